@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * How reports reach the program: read() in all its lengths and failures,
+ * blocking, poll and SIGIO. No report is ever lost, no LAST forgotten.
+ */
+#include "support.h"
+#include "umn.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EVENT sizeof(struct ummunotify_event)
+#define MANY 300
+
+/* A device, `count` watches with cookies 0 .. count - 1 on one page each. */
+struct scene {
+	struct umn u;
+	char *pages;
+	size_t count;
+};
+
+static void begin(struct scene *s, size_t count)
+{
+	size_t i;
+
+	assert_int_equal(umn_start(&s->u, 0), 0);
+	s->count = count;
+	s->pages = pages_map(count);
+	assert_non_null(s->pages);
+	for (i = 0; i < count; i++)
+		assert_int_equal(umn_register(s->u.fd, s->pages + i * PAGE, PAGE, i), 0);
+}
+
+static void hit_all(struct scene *s)
+{
+	assert_int_equal(pages_unmap(s->pages, s->count), 0);
+}
+
+static void finish(struct scene *s)
+{
+	umn_stop(&s->u);
+	pages_unmap(s->pages, s->count);
+}
+
+static void expect_last(const struct ummunotify_event *e, uint64_t counter)
+{
+	assert_int_equal(e->type, UMMUNOTIFY_EVENT_TYPE_LAST);
+	assert_int_equal(e->user_cookie_counter, counter);
+}
+
+/* Reads all there is: each cookie below `count` once, then LAST. */
+static void expect_all_reports(struct scene *s, size_t count, uint64_t counter)
+{
+	struct ummunotify_event e[MANY];
+	bool seen[MANY] = {};
+	uint64_t last = ~counter;
+	size_t i;
+
+	assert_int_equal(umn_drain(s->u.fd, e, MANY, &last), count);
+	assert_int_equal(last, counter);
+	for (i = 0; i < count; i++) {
+		assert_true(e[i].user_cookie_counter < count);
+		assert_false(seen[e[i].user_cookie_counter]);
+		seen[e[i].user_cookie_counter] = true;
+	}
+}
+
+static void nothing_pending(void **state)
+{
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s, 1);
+	assert_int_equal(umn_read(s.u.fd, e, 2), -EAGAIN);
+	assert_int_equal(read(s.u.fd, e, EVENT - 1), -1);
+	assert_int_equal(errno, EAGAIN);
+	finish(&s);
+}
+
+static void last_comes_along_if_there_is_room(void **state)
+{
+	struct ummunotify_event e[4];
+	struct scene s;
+
+	(void)state;
+	begin(&s, 2);
+	hit_all(&s);
+	assert_int_equal(umn_read(s.u.fd, e, 4), 3);
+	expect_last(&e[2], 1);
+	assert_int_equal(umn_read(s.u.fd, e, 4), -EAGAIN);
+	finish(&s);
+}
+
+static void last_comes_later_if_there_was_none(void **state)
+{
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s, 2);
+	hit_all(&s);
+	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
+	assert_int_equal(e[0].type, UMMUNOTIFY_EVENT_TYPE_INVAL);
+	assert_int_equal(e[1].type, UMMUNOTIFY_EVENT_TYPE_INVAL);
+	assert_int_equal(umn_read(s.u.fd, e, 2), 1);
+	expect_last(&e[0], 1);
+	assert_int_equal(umn_read(s.u.fd, e, 2), -EAGAIN);
+	finish(&s);
+}
+
+static void one_by_one(void **state)
+{
+	struct ummunotify_event e;
+	unsigned int seen = 0;
+	struct scene s;
+	int i;
+
+	(void)state;
+	begin(&s, 3);
+	hit_all(&s);
+	for (i = 0; i < 3; i++) {
+		assert_int_equal(umn_read(s.u.fd, &e, 1), 1);
+		assert_int_equal(e.type, UMMUNOTIFY_EVENT_TYPE_INVAL);
+		seen |= 1u << e.user_cookie_counter;
+	}
+	assert_int_equal(seen, 7);
+	assert_int_equal(umn_read(s.u.fd, &e, 1), 1);
+	expect_last(&e, 1);
+	assert_int_equal(umn_read(s.u.fd, &e, 1), -EAGAIN);
+	finish(&s);
+}
+
+/* LAST says how things are when it is read, not when the list ran empty. */
+static void a_late_last_is_up_to_date(void **state)
+{
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s, 2);
+	assert_int_equal(pages_unmap(s.pages, 1), 0);
+	assert_int_equal(umn_read(s.u.fd, e, 1), 1);
+	assert_int_equal(e[0].user_cookie_counter, 0);
+	assert_int_equal(pages_unmap(s.pages + PAGE, 1), 0);
+	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
+	assert_int_equal(e[0].type, UMMUNOTIFY_EVENT_TYPE_INVAL);
+	assert_int_equal(e[0].user_cookie_counter, 1);
+	expect_last(&e[1], 2);
+	finish(&s);
+}
+
+static void events_are_whole(void **state)
+{
+	unsigned char buffer[3 * EVENT];
+	struct ummunotify_event *e = (void *)buffer;
+	struct scene s;
+	size_t i;
+
+	(void)state;
+	begin(&s, 2);
+	hit_all(&s);
+	memset(buffer, 0xcc, sizeof(buffer));
+	assert_int_equal(read(s.u.fd, buffer, 0), 0);
+	assert_int_equal(read(s.u.fd, buffer, EVENT - 1), 0);
+	for (i = 0; i < sizeof(buffer); i++)
+		assert_int_equal(buffer[i], 0xcc);
+	assert_int_equal(read(s.u.fd, buffer, 2 * EVENT - 1), EVENT);
+	for (i = EVENT; i < sizeof(buffer); i++)
+		assert_int_equal(buffer[i], 0xcc);
+	assert_int_equal(read(s.u.fd, buffer, EVENT), EVENT);
+	assert_int_equal(e->type, UMMUNOTIFY_EVENT_TYPE_INVAL);
+	/* Too short for the LAST that is owed: it stays owed. */
+	assert_int_equal(read(s.u.fd, buffer, EVENT - 1), 0);
+	assert_int_equal(read(s.u.fd, buffer, sizeof(buffer)), EVENT);
+	expect_last(e, 1);
+	finish(&s);
+}
+
+static void at_most_128_in_one_read(void **state)
+{
+	struct ummunotify_event e[MANY];
+	bool seen[MANY] = {};
+	struct scene s;
+	int got, i, sum = 0;
+
+	(void)state;
+	begin(&s, 2 * 128 + 1);
+	hit_all(&s);
+	assert_int_equal(umn_counter(&s.u), 1);
+	while (sum < 2 * 128) {
+		got = umn_read(s.u.fd, e, MANY);
+		assert_int_equal(got, 128);
+		for (i = 0; i < got; i++) {
+			assert_int_equal(e[i].type, UMMUNOTIFY_EVENT_TYPE_INVAL);
+			assert_true(e[i].user_cookie_counter < s.count);
+			assert_false(seen[e[i].user_cookie_counter]);
+			seen[e[i].user_cookie_counter] = true;
+		}
+		sum += got;
+	}
+	assert_int_equal(umn_read(s.u.fd, e, MANY), 2);
+	assert_false(seen[e[0].user_cookie_counter]);
+	expect_last(&e[1], 1);
+	finish(&s);
+}
+
+static void reports_survive_a_bad_buffer(void **state)
+{
+	struct scene s;
+	int again;
+
+	(void)state;
+	begin(&s, 5);
+	hit_all(&s);
+	for (again = 0; again < 3; again++) {
+		assert_int_equal(read(s.u.fd, (void *)PAGE, 64 * EVENT), -1);
+		assert_int_equal(errno, EFAULT);
+	}
+	expect_all_reports(&s, 5, 1);
+	finish(&s);
+}
+
+static void reports_survive_a_half_bad_buffer(void **state)
+{
+	struct scene s;
+	char *p;
+
+	(void)state;
+	p = pages_map(2);
+	assert_non_null(p);
+	assert_int_equal(pages_unmap(p + PAGE, 1), 0);
+	begin(&s, 5);
+	hit_all(&s);
+	/* Two reports would fit, the third is cut, then only LAST would not. */
+	assert_int_equal(read(s.u.fd, p + PAGE - 2 * EVENT - 8, 6 * EVENT), -1);
+	assert_int_equal(errno, EFAULT);
+	assert_int_equal(read(s.u.fd, p + PAGE - 5 * EVENT, 6 * EVENT), -1);
+	assert_int_equal(errno, EFAULT);
+	expect_all_reports(&s, 5, 1);
+	pages_unmap(p, 1);
+	finish(&s);
+}
+
+static void last_survives_a_bad_buffer(void **state)
+{
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s, 2);
+	hit_all(&s);
+	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
+	assert_int_equal(read(s.u.fd, (void *)PAGE, 2 * EVENT), -1);
+	assert_int_equal(errno, EFAULT);
+	assert_int_equal(umn_read(s.u.fd, e, 2), 1);
+	expect_last(&e[0], 1);
+	assert_int_equal(umn_read(s.u.fd, e, 2), -EAGAIN);
+	finish(&s);
+}
+
+static void a_failed_read_leaves_watches_armed(void **state)
+{
+	struct ummunotify_event e[3];
+	struct scene s;
+	char *p;
+
+	(void)state;
+	assert_int_equal(umn_start(&s.u, 0), 0);
+	p = pages_map(2);
+	assert_non_null(p);
+	assert_int_equal(umn_register(s.u.fd, p, 2 * PAGE, 1), 0);
+	assert_int_equal(pages_unmap(p, 1), 0);
+	assert_int_equal(read(s.u.fd, (void *)PAGE, EVENT), -1);
+	assert_int_equal(errno, EFAULT);
+	assert_int_equal(pages_unmap(p + PAGE, 1), 0);
+	assert_int_equal(umn_counter(&s.u), 2);
+	assert_int_equal(umn_read(s.u.fd, e, 3), 2);
+	assert_int_equal(e[0].type, UMMUNOTIFY_EVENT_TYPE_INVAL);
+	assert_int_equal(e[0].flags, 0);
+	assert_int_equal(e[0].hint_start, (uintptr_t)p);
+	assert_int_equal(e[0].hint_end, (uintptr_t)p + 2 * PAGE);
+	expect_last(&e[1], 2);
+	umn_stop(&s.u);
+}
+
+/* ---- blocking ------------------------------------------------------------ */
+
+struct reader {
+	pthread_t thread;
+	_Atomic pid_t tid;
+	int fd;
+	int error;
+	_Atomic int got; /* written last */
+	struct ummunotify_event events[4];
+};
+
+static void *read_once(void *argument)
+{
+	struct reader *r = argument;
+
+	int got;
+
+	r->tid = thread_id();
+	got = read(r->fd, r->events, sizeof(r->events));
+	r->error = errno;
+	r->got = got;
+	return NULL;
+}
+
+static void start_reader(struct reader *r, int fd)
+{
+	memset(r, 0, sizeof(*r));
+	r->fd = fd;
+	assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
+	assert_int_equal(pthread_create(&r->thread, NULL, read_once, r), 0);
+	while (!r->tid)
+		sched_yield();
+	assert_true(wait_blocked(r->tid, SYS_read));
+}
+
+static void munmap_wakes_a_reader(void **state)
+{
+	struct reader r;
+	struct scene s;
+
+	(void)state;
+	begin(&s, 1);
+	start_reader(&r, s.u.fd);
+	hit_all(&s);
+	pthread_join(r.thread, NULL);
+	assert_int_equal(r.got, 2 * EVENT);
+	assert_int_equal(r.events[0].type, UMMUNOTIFY_EVENT_TYPE_INVAL);
+	expect_last(&r.events[1], 1);
+	finish(&s);
+}
+
+static void one_report_wakes_one_reader(void **state)
+{
+	struct reader a, b;
+	struct scene s;
+
+	(void)state;
+	begin(&s, 2);
+	start_reader(&a, s.u.fd);
+	start_reader(&b, s.u.fd);
+	assert_int_equal(pages_unmap(s.pages, 1), 0);
+	/* Whoever got it, the other sleeps on until there is another. */
+	while (!a.got && !b.got)
+		sched_yield();
+	assert_true(wait_blocked(a.got ? b.tid : a.tid, SYS_read));
+	assert_int_equal(pages_unmap(s.pages + PAGE, 1), 0);
+	pthread_join(a.thread, NULL);
+	pthread_join(b.thread, NULL);
+	assert_int_equal(a.got, 2 * EVENT);
+	assert_int_equal(b.got, 2 * EVENT);
+	assert_int_equal(a.events[0].user_cookie_counter + b.events[0].user_cookie_counter, 1);
+	finish(&s);
+}
+
+static void on_signal(int number)
+{
+	(void)number;
+}
+
+static void a_signal_interrupts_a_reader(void **state)
+{
+	const struct sigaction action = { .sa_handler = on_signal };
+	struct reader r;
+	struct scene s;
+
+	(void)state;
+	begin(&s, 1);
+	assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
+	start_reader(&r, s.u.fd);
+	assert_int_equal(pthread_kill(r.thread, SIGUSR1), 0);
+	pthread_join(r.thread, NULL);
+	assert_int_equal(r.got, -1);
+	assert_int_equal(r.error, EINTR);
+	hit_all(&s);
+	expect_all_reports(&s, 1, 1);
+	finish(&s);
+}
+
+static void a_blocking_read_does_not_block_on_a_report(void **state)
+{
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s, 1);
+	assert_int_equal(fcntl(s.u.fd, F_SETFL, 0), 0);
+	hit_all(&s);
+	assert_int_equal(umn_read(s.u.fd, e, 1), 1);
+	assert_int_equal(umn_read(s.u.fd, e, 2), 1);
+	expect_last(&e[0], 1);
+	finish(&s);
+}
+
+/* ---- poll and SIGIO --------------------------------------------------------- */
+
+static int polled(int fd, int timeout)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN | POLLOUT | POLLPRI };
+	int ret = poll(&p, 1, timeout);
+
+	return ret < 0 ? -errno : p.revents;
+}
+
+static void poll_follows_the_list(void **state)
+{
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s, 1);
+	assert_int_equal(polled(s.u.fd, 0), 0);
+	hit_all(&s);
+	assert_int_equal(polled(s.u.fd, 0), POLLIN);
+	assert_int_equal(umn_read(s.u.fd, e, 1), 1);
+	/* LAST is owed. */
+	assert_int_equal(polled(s.u.fd, 0), POLLIN);
+	assert_int_equal(umn_read(s.u.fd, e, 1), 1);
+	assert_int_equal(polled(s.u.fd, 0), 0);
+	finish(&s);
+}
+
+struct poller {
+	_Atomic pid_t tid;
+	int fd;
+	int events;
+};
+
+static void *poll_once(void *argument)
+{
+	struct poller *p = argument;
+
+	p->tid = thread_id();
+	p->events = polled(p->fd, -1);
+	return NULL;
+}
+
+static void munmap_wakes_poll(void **state)
+{
+	struct poller p = {};
+	pthread_t thread;
+	struct scene s;
+
+	(void)state;
+	begin(&s, 1);
+	p.fd = s.u.fd;
+	assert_int_equal(pthread_create(&thread, NULL, poll_once, &p), 0);
+	while (!p.tid)
+		sched_yield();
+	assert_true(wait_blocked(p.tid, SYS_poll));
+	hit_all(&s);
+	pthread_join(thread, NULL);
+	assert_int_equal(p.events, POLLIN);
+	finish(&s);
+}
+
+static void sigio(void **state)
+{
+	const struct timespec now = {};
+	struct scene s;
+	sigset_t set;
+
+	(void)state;
+	begin(&s, 2);
+	sigemptyset(&set);
+	sigaddset(&set, SIGIO);
+	assert_int_equal(pthread_sigmask(SIG_BLOCK, &set, NULL), 0);
+	assert_int_equal(fcntl(s.u.fd, F_SETOWN, getpid()), 0);
+	assert_int_equal(fcntl(s.u.fd, F_SETFL, O_NONBLOCK | O_ASYNC), 0);
+	assert_int_equal(sigtimedwait(&set, NULL, &now), -1);
+	assert_int_equal(errno, EAGAIN);
+	/* It is there when munmap returns. */
+	assert_int_equal(pages_unmap(s.pages, 1), 0);
+	assert_int_equal(sigtimedwait(&set, NULL, &now), SIGIO);
+	expect_all_reports(&s, 1, 1);
+
+	assert_int_equal(fcntl(s.u.fd, F_SETFL, O_NONBLOCK), 0);
+	assert_int_equal(pages_unmap(s.pages + PAGE, 1), 0);
+	assert_int_equal(sigtimedwait(&set, NULL, &now), -1);
+	assert_int_equal(errno, EAGAIN);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	finish(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(nothing_pending),
+		cmocka_unit_test(last_comes_along_if_there_is_room),
+		cmocka_unit_test(last_comes_later_if_there_was_none),
+		cmocka_unit_test(one_by_one),
+		cmocka_unit_test(a_late_last_is_up_to_date),
+		cmocka_unit_test(events_are_whole),
+		cmocka_unit_test(at_most_128_in_one_read),
+		cmocka_unit_test(reports_survive_a_bad_buffer),
+		cmocka_unit_test(reports_survive_a_half_bad_buffer),
+		cmocka_unit_test(last_survives_a_bad_buffer),
+		cmocka_unit_test(a_failed_read_leaves_watches_armed),
+		cmocka_unit_test(munmap_wakes_a_reader),
+		cmocka_unit_test(one_report_wakes_one_reader),
+		cmocka_unit_test(a_signal_interrupts_a_reader),
+		cmocka_unit_test(a_blocking_read_does_not_block_on_a_report),
+		cmocka_unit_test(poll_follows_the_list),
+		cmocka_unit_test(munmap_wakes_poll),
+		cmocka_unit_test(sigio),
+	};
+
+	alarm(120);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
