@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The features of today: what is granted, state words from WATCH to
+ * UNREGISTER, one report until armed again, kinds in events, and the filter.
+ */
+#include "support.h"
+#include "umn.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define COOKIE 0xfeedfacecafef00dull
+#define LOW_BITS (UMMUNOTIFY_STATE_KINDS | UMMUNOTIFY_STATE_FREE)
+#define KINDS_OF(event) \
+	(((event).flags & UMMUNOTIFY_EVENT_KINDS) >> UMMUNOTIFY_EVENT_KINDS_SHIFT)
+
+/* A device with all features and one watch on one page. */
+struct scene {
+	struct umn u;
+	struct ummunotify_watch_ioctl watch;
+	char *page;
+};
+
+static void begin_with(struct scene *s, uint32_t features)
+{
+	assert_int_equal(umn_start(&s->u, features), 0);
+	s->page = pages_map(1);
+	assert_non_null(s->page);
+	assert_int_equal(umn_watch(s->u.fd, s->page, PAGE, COOKIE, 0, &s->watch), 0);
+}
+
+static void begin(struct scene *s)
+{
+	begin_with(s, UMN_ALL);
+}
+
+static void finish(struct scene *s)
+{
+	umn_stop(&s->u);
+	pages_unmap(s->page, 1);
+}
+
+/* Makes the page's contents go away; more than once if it is touched between. */
+static void discard(struct scene *s)
+{
+	*(volatile char *)s->page = 1;
+	assert_int_equal(madvise(s->page, PAGE, MADV_DONTNEED), 0);
+}
+
+static bool clean(const struct scene *s)
+{
+	return umn_clean(&s->u, s->watch.slot, s->watch.state);
+}
+
+static void only_known_bits_are_granted(void **state)
+{
+	struct ummunotify_query_ioctl query;
+	uint32_t known, mask, bits;
+	int fd;
+
+	(void)state;
+	fd = umn_open(O_RDONLY);
+	assert_int_equal(umn_query(fd, &query), 0);
+	known = query.features;
+	assert_int_equal(known & UMN_ALL, UMN_ALL);
+	assert_int_equal(known & UMMUNOTIFY_FEATURES_MAGIC_MASK, 0);
+	close(fd);
+
+	for (bits = 0; bits <= UMN_ALL; bits++) {
+		fd = umn_open(O_RDONLY);
+		mask = UMMUNOTIFY_FEATURES_MAGIC | bits;
+		assert_int_equal(umn_exchange(fd, &mask), 0);
+		assert_int_equal(mask, UMMUNOTIFY_FEATURES_MAGIC | bits);
+		assert_int_equal(umn_query(fd, &query), 0);
+		assert_int_equal(query.granted, bits);
+		close(fd);
+	}
+
+	fd = umn_open(O_RDONLY);
+	mask = UMMUNOTIFY_FEATURES_MAGIC | 0xffff;
+	assert_int_equal(umn_exchange(fd, &mask), 0);
+	assert_int_equal(mask, UMMUNOTIFY_FEATURES_MAGIC | known);
+	close(fd);
+}
+
+static void query_tells_limits_and_use(void **state)
+{
+	struct ummunotify_query_ioctl q;
+	struct ummunotify_watch_ioctl watch;
+	uint32_t mask = UMMUNOTIFY_FEATURES_MAGIC | UMN_ALL;
+	int fd;
+
+	(void)state;
+	fd = umn_open(O_RDONLY);
+	assert_int_equal(umn_query(fd, &q), 0);
+	assert_int_equal(q.granted, 0);
+	assert_int_equal(q.watches, 0);
+	assert_int_equal(q.max_watches, umn_parameter("max_watches"));
+	assert_int_equal(q.state_offset, UMMUNOTIFY_STATE_OFFSET);
+	assert_int_equal(q.state_bytes, 0);
+	assert_int_equal(q.reserved[0] | q.reserved[1] | q.reserved[2], 0);
+
+	assert_int_equal(umn_exchange(fd, &mask), 0);
+	assert_int_equal(umn_watch(fd, (void *)PAGE, PAGE, 1, 0, &watch), 0);
+	assert_int_equal(umn_register(fd, (void *)PAGE, PAGE, 2), 0);
+	assert_int_equal(umn_query(fd, &q), 0);
+	assert_int_equal(q.granted, UMN_ALL);
+	assert_int_equal(q.watches, 2);
+	assert_int_equal(q.max_watches, umn_parameter("max_watches"));
+	assert_int_equal(q.state_offset, UMMUNOTIFY_STATE_OFFSET);
+	assert_true(q.state_bytes >= q.max_watches * sizeof(__u32));
+	assert_int_equal(q.reserved[0] | q.reserved[1] | q.reserved[2], 0);
+
+	assert_int_equal(umn_unregister(fd, 1), 0);
+	assert_int_equal(umn_query(fd, &q), 0);
+	assert_int_equal(q.watches, 1);
+	close(fd);
+}
+
+static void without_the_feature_there_are_no_calls(void **state)
+{
+	struct ummunotify_watch_ioctl watch;
+	struct ummunotify_rearm_ioctl rearm;
+	struct umn u;
+
+	(void)state;
+	assert_int_equal(umn_start(&u, UMN_FILTER | UMN_KIND), 0);
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch), -ENOTTY);
+	assert_int_equal(umn_rearm(u.fd, 1, &rearm), -ENOTTY);
+	assert_int_equal(ioctl(u.fd, UMMUNOTIFY_WATCH, NULL), -1);
+	assert_int_equal(errno, ENOTTY);
+	umn_stop(&u);
+}
+
+static void watch_returns_slot_and_state(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	assert_int_equal(s.watch.start, (uintptr_t)s.page);
+	assert_int_equal(s.watch.end, (uintptr_t)s.page + PAGE);
+	assert_int_equal(s.watch.user_cookie, COOKIE);
+	assert_int_equal(s.watch.flags, 0);
+	assert_true(s.watch.slot < s.u.state_bytes / sizeof(__u32));
+	assert_int_equal(s.watch.state & LOW_BITS, 0);
+	assert_true(clean(&s));
+	assert_int_equal(umn_counter(&s.u), 0);
+	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), 0);
+	finish(&s);
+}
+
+static void errors_of_watch(void **state)
+{
+	struct ummunotify_watch_ioctl watch;
+	unsigned int bit;
+	struct umn u;
+
+	(void)state;
+	assert_int_equal(umn_start(&u, UMN_STATE), 0);
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, 0, 1, 0, &watch), -EINVAL);
+	assert_int_equal(umn_watch(u.fd, (void *)(2 * PAGE), -PAGE, 1, 0, &watch), -EINVAL);
+	for (bit = 1; bit < 32; bit++)
+		assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 1u << bit, &watch),
+				 -EINVAL);
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 3, &watch), -EINVAL);
+	assert_int_equal(umn_unregister(u.fd, 1), -EINVAL);
+
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch), 0);
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch), -EEXIST);
+	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 1), -EINVAL);
+	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 2), 0);
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 2, 0, &watch), -EEXIST);
+
+	assert_int_equal(ioctl(u.fd, UMMUNOTIFY_WATCH, NULL), -1);
+	assert_int_equal(errno, EFAULT);
+	umn_stop(&u);
+}
+
+/* An answer that cannot be given leaves no watch behind. */
+static void watch_with_an_unwritable_argument(void **state)
+{
+	struct ummunotify_watch_ioctl *watch;
+	struct ummunotify_query_ioctl query;
+	struct umn u;
+
+	(void)state;
+	assert_int_equal(umn_start(&u, UMN_STATE), 0);
+	watch = (void *)pages_map(1);
+	assert_non_null(watch);
+	*watch = (struct ummunotify_watch_ioctl){ .start = PAGE, .end = 2 * PAGE };
+	assert_int_equal(mprotect(watch, PAGE, PROT_READ), 0);
+	assert_int_equal(ioctl(u.fd, UMMUNOTIFY_WATCH, watch), -1);
+	assert_int_equal(errno, EFAULT);
+	assert_int_equal(umn_query(u.fd, &query), 0);
+	assert_int_equal(query.watches, 0);
+	pages_unmap(watch, 1);
+	umn_stop(&u);
+}
+
+static void errors_of_rearm(void **state)
+{
+	struct ummunotify_rearm_ioctl rearm;
+	struct umn u;
+
+	(void)state;
+	assert_int_equal(umn_start(&u, UMN_STATE), 0);
+	assert_int_equal(umn_rearm(u.fd, 1, &rearm), -ENOENT);
+	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 1), 0);
+	assert_int_equal(umn_rearm(u.fd, 1, &rearm), -EINVAL);
+	assert_int_equal(umn_unregister(u.fd, 1), 0);
+	assert_int_equal(umn_rearm(u.fd, 1, &rearm), -ENOENT);
+	assert_int_equal(ioctl(u.fd, UMMUNOTIFY_REARM, NULL), -1);
+	assert_int_equal(errno, EFAULT);
+	umn_stop(&u);
+}
+
+static void the_word_tells_of_munmap(void **state)
+{
+	struct scene s;
+	uint32_t word;
+
+	(void)state;
+	begin(&s);
+	assert_int_equal(pages_unmap(s.page, 1), 0);
+	word = umn_word(&s.u, s.watch.slot);
+	assert_int_equal(word & LOW_BITS, UMMUNOTIFY_KIND_UNMAP);
+	assert_int_equal(word & ~LOW_BITS, s.watch.state);
+	assert_int_equal(umn_counter(&s.u), 1);
+	finish(&s);
+}
+
+static void the_word_collects_kinds(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	discard(&s);
+	assert_int_equal(umn_word(&s.u, s.watch.slot), s.watch.state | UMMUNOTIFY_KIND_CLEAR);
+	assert_int_equal(pages_unmap(s.page, 1), 0);
+	assert_int_equal(umn_word(&s.u, s.watch.slot),
+			 s.watch.state | UMMUNOTIFY_KIND_CLEAR | UMMUNOTIFY_KIND_UNMAP);
+	finish(&s);
+}
+
+static void other_memory_leaves_the_word_alone(void **state)
+{
+	struct scene s;
+	char *p;
+
+	(void)state;
+	begin(&s);
+	p = pages_map(3);
+	assert_non_null(p);
+	assert_int_equal(umn_watch(s.u.fd, p + PAGE, PAGE, 1, 0, &s.watch), 0);
+	assert_int_equal(pages_unmap(p, 1), 0);
+	assert_int_equal(pages_unmap(p + 2 * PAGE, 1), 0);
+	assert_true(clean(&s));
+	assert_int_equal(umn_counter(&s.u), 0);
+	assert_int_equal(pages_unmap(p + PAGE, 1), 0);
+	assert_false(clean(&s));
+	finish(&s);
+}
+
+static void one_report_until_armed_again(void **state)
+{
+	struct ummunotify_rearm_ioctl rearm;
+	struct ummunotify_event e[2];
+	struct scene s;
+	uint64_t last = 0;
+
+	(void)state;
+	begin(&s);
+	discard(&s);
+	discard(&s);
+	assert_int_equal(umn_counter(&s.u), 1);
+	assert_int_equal(umn_drain(s.u.fd, e, 2, &last), 1);
+	assert_int_equal(e[0].user_cookie_counter, COOKIE);
+	assert_int_equal(last, 1);
+	/* Told once: read or not, more hits say nothing. */
+	discard(&s);
+	assert_int_equal(umn_counter(&s.u), 1);
+	assert_int_equal(umn_drain(s.u.fd, e, 2, &last), 0);
+
+	assert_int_equal(umn_rearm(s.u.fd, COOKIE, &rearm), 0);
+	assert_int_equal(umn_counter(&s.u), 1);
+	discard(&s);
+	assert_int_equal(umn_counter(&s.u), 2);
+	assert_int_equal(umn_drain(s.u.fd, e, 2, &last), 1);
+	assert_int_equal(last, 2);
+	finish(&s);
+}
+
+/* A quiet watch silences no other. */
+static void a_told_watch_beside_an_armed_one(void **state)
+{
+	struct ummunotify_watch_ioctl second;
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	discard(&s);
+	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), 1);
+	assert_int_equal(umn_watch(s.u.fd, s.page, PAGE, 1, 0, &second), 0);
+	discard(&s);
+	assert_int_equal(umn_counter(&s.u), 2);
+	assert_false(umn_clean(&s.u, second.slot, second.state));
+	assert_int_equal(umn_drain(s.u.fd, e, 2, NULL), 1);
+	assert_int_equal(e[0].user_cookie_counter, 1);
+	finish(&s);
+}
+
+static void rearm_of_a_clean_watch(void **state)
+{
+	struct ummunotify_rearm_ioctl rearm;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	assert_int_equal(umn_rearm(s.u.fd, COOKIE, &rearm), 0);
+	assert_int_equal(rearm.user_cookie, COOKIE);
+	assert_int_equal(rearm.slot, s.watch.slot);
+	assert_int_equal(rearm.state & LOW_BITS, 0);
+	assert_int_not_equal(rearm.state, s.watch.state);
+	assert_true(umn_clean(&s.u, rearm.slot, rearm.state));
+	discard(&s);
+	assert_false(umn_clean(&s.u, rearm.slot, rearm.state));
+	finish(&s);
+}
+
+static void rearm_of_a_dirty_watch(void **state)
+{
+	struct ummunotify_rearm_ioctl rearm;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	discard(&s);
+	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), 1);
+	assert_int_equal(umn_rearm(s.u.fd, COOKIE, &rearm), 0);
+	assert_int_equal(rearm.slot, s.watch.slot);
+	assert_int_equal(rearm.state & LOW_BITS, 0);
+	assert_true(umn_clean(&s.u, rearm.slot, rearm.state));
+	/* What was remembered before the hit does not come back to life. */
+	assert_false(clean(&s));
+	finish(&s);
+}
+
+static void rearm_takes_the_report_along(void **state)
+{
+	struct ummunotify_rearm_ioctl rearm;
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	discard(&s);
+	assert_int_equal(umn_rearm(s.u.fd, COOKIE, &rearm), 0);
+	assert_int_equal(umn_read(s.u.fd, e, 2), -EAGAIN);
+
+	/* Nor do its kinds leak into the next report. */
+	assert_int_equal(pages_unmap(s.page, 1), 0);
+	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
+	assert_int_equal(KINDS_OF(e[0]), UMMUNOTIFY_KIND_UNMAP);
+	finish(&s);
+}
+
+static void unregister_frees_the_slot(void **state)
+{
+	struct ummunotify_event e;
+	struct scene s;
+	uint32_t word;
+
+	(void)state;
+	begin(&s);
+	discard(&s);
+	assert_int_equal(umn_unregister(s.u.fd, COOKIE), 0);
+	word = umn_word(&s.u, s.watch.slot);
+	assert_int_equal(word & UMMUNOTIFY_STATE_FREE, UMMUNOTIFY_STATE_FREE);
+	assert_int_not_equal(word, s.watch.state);
+	assert_int_equal(umn_read(s.u.fd, &e, 1), -EAGAIN);
+	assert_int_equal(umn_unregister(s.u.fd, COOKIE), -EINVAL);
+	finish(&s);
+}
+
+/* Slots are used again, and who remembers the old state is not fooled. */
+static void a_slot_used_again_has_another_state(void **state)
+{
+	struct ummunotify_watch_ioctl next;
+	struct scene s;
+	int i, again = 0;
+
+	(void)state;
+	begin(&s);
+	assert_int_equal(umn_unregister(s.u.fd, COOKIE), 0);
+	for (i = 0; i < 2000; i++) {
+		assert_int_equal(umn_watch(s.u.fd, s.page, PAGE, COOKIE, 0, &next), 0);
+		assert_true(umn_clean(&s.u, next.slot, next.state));
+		assert_false(clean(&s));
+		again += next.slot == s.watch.slot;
+		s.watch = next;
+		assert_int_equal(umn_unregister(s.u.fd, COOKIE), 0);
+	}
+	assert_true(again > 0);
+	finish(&s);
+}
+
+static void slots_differ(void **state)
+{
+	enum { COUNT = 3000 };
+	static struct ummunotify_watch_ioctl watches[COUNT];
+	static bool seen[COUNT];
+	struct scene s;
+	int i;
+
+	(void)state;
+	begin(&s);
+	for (i = 0; i < COUNT; i++) {
+		assert_int_equal(umn_watch(s.u.fd, s.page, PAGE, i, 0, &watches[i]), 0);
+		assert_true(watches[i].slot <= COUNT);
+		assert_int_not_equal(watches[i].slot, s.watch.slot);
+	}
+	for (i = 0; i < COUNT; i++) {
+		assert_true(umn_clean(&s.u, watches[i].slot, watches[i].state));
+		if (watches[i].slot < COUNT) {
+			assert_false(seen[watches[i].slot]);
+			seen[watches[i].slot] = true;
+		}
+	}
+	discard(&s);
+	assert_int_equal(umn_counter(&s.u), 1);
+	for (i = 0; i < COUNT; i++)
+		assert_int_equal(umn_word(&s.u, watches[i].slot),
+				 watches[i].state | UMMUNOTIFY_KIND_CLEAR);
+	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), COUNT + 1);
+	finish(&s);
+}
+
+static void events_carry_kinds(void **state)
+{
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	assert_int_equal(umn_register(s.u.fd, s.page, PAGE, 1), 0);
+	assert_int_equal(umn_unregister(s.u.fd, COOKIE), 0);
+	discard(&s);
+	assert_int_equal(umn_drain(s.u.fd, e, 2, NULL), 1);
+	assert_int_equal(e[0].flags,
+			 UMMUNOTIFY_EVENT_FLAG_HINT |
+				 UMMUNOTIFY_KIND_CLEAR << UMMUNOTIFY_EVENT_KINDS_SHIFT);
+	/* Only those since the last report; both if there were both. */
+	discard(&s);
+	assert_int_equal(pages_unmap(s.page, 1), 0);
+	assert_int_equal(umn_drain(s.u.fd, e, 2, NULL), 1);
+	assert_int_equal(e[0].flags, (UMMUNOTIFY_KIND_CLEAR | UMMUNOTIFY_KIND_UNMAP)
+					     << UMMUNOTIFY_EVENT_KINDS_SHIFT);
+	finish(&s);
+}
+
+static void kinds_survive_a_bad_buffer(void **state)
+{
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	discard(&s);
+	assert_int_equal(read(s.u.fd, (void *)PAGE, sizeof(e)), -1);
+	assert_int_equal(errno, EFAULT);
+	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
+	assert_int_equal(KINDS_OF(e[0]), UMMUNOTIFY_KIND_CLEAR);
+	finish(&s);
+}
+
+static void no_kinds_unless_asked_for(void **state)
+{
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin_with(&s, UMN_STATE | UMN_FILTER);
+	assert_int_equal(pages_unmap(s.page, 1), 0);
+	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
+	assert_int_equal(e[0].flags, UMMUNOTIFY_EVENT_FLAG_HINT);
+	/* Its state word has them all the same. */
+	assert_int_equal(umn_word(&s.u, s.watch.slot), s.watch.state | UMMUNOTIFY_KIND_UNMAP);
+	finish(&s);
+}
+
+static int do_nothing(void *unused)
+{
+	(void)unused;
+	return 0;
+}
+
+static void the_filter_drops_what_is_harmless(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	assert_int_equal(umn_register(s.u.fd, s.page, PAGE, 1), 0);
+	assert_int_equal(mprotect(s.page, PAGE, PROT_READ), 0);
+	assert_int_equal(mprotect(s.page, PAGE, PROT_READ | PROT_WRITE), 0);
+	assert_int_equal(in_child(do_nothing, NULL), 0);
+	assert_int_equal(umn_counter(&s.u), 0);
+	assert_true(clean(&s));
+	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), 0);
+
+	assert_int_equal(pages_unmap(s.page, 1), 0);
+	assert_int_equal(umn_counter(&s.u), 1);
+	assert_false(clean(&s));
+	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), 2);
+	finish(&s);
+}
+
+static void without_the_filter_all_kinds_count(void **state)
+{
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin_with(&s, UMN_STATE | UMN_KIND);
+	assert_int_equal(mprotect(s.page, PAGE, PROT_READ), 0);
+	assert_int_equal(umn_counter(&s.u), 1);
+	assert_int_equal(umn_word(&s.u, s.watch.slot),
+			 s.watch.state | UMMUNOTIFY_KIND_PROTECTION);
+	assert_int_equal(umn_drain(s.u.fd, e, 2, NULL), 1);
+	assert_int_equal(KINDS_OF(e[0]), UMMUNOTIFY_KIND_PROTECTION);
+	finish(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(only_known_bits_are_granted),
+		cmocka_unit_test(query_tells_limits_and_use),
+		cmocka_unit_test(without_the_feature_there_are_no_calls),
+		cmocka_unit_test(watch_returns_slot_and_state),
+		cmocka_unit_test(errors_of_watch),
+		cmocka_unit_test(watch_with_an_unwritable_argument),
+		cmocka_unit_test(errors_of_rearm),
+		cmocka_unit_test(the_word_tells_of_munmap),
+		cmocka_unit_test(the_word_collects_kinds),
+		cmocka_unit_test(other_memory_leaves_the_word_alone),
+		cmocka_unit_test(one_report_until_armed_again),
+		cmocka_unit_test(a_told_watch_beside_an_armed_one),
+		cmocka_unit_test(rearm_of_a_clean_watch),
+		cmocka_unit_test(rearm_of_a_dirty_watch),
+		cmocka_unit_test(rearm_takes_the_report_along),
+		cmocka_unit_test(unregister_frees_the_slot),
+		cmocka_unit_test(a_slot_used_again_has_another_state),
+		cmocka_unit_test(slots_differ),
+		cmocka_unit_test(events_carry_kinds),
+		cmocka_unit_test(kinds_survive_a_bad_buffer),
+		cmocka_unit_test(no_kinds_unless_asked_for),
+		cmocka_unit_test(the_filter_drops_what_is_harmless),
+		cmocka_unit_test(without_the_filter_all_kinds_count),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
