@@ -126,30 +126,52 @@ static int switch_half(struct memop_buffer *b)
 
 /* --- malloc and brk ------------------------------------------------------ */
 
+/* A mapping of its own, not cut from the heap: free() unmaps it. */
+static bool is_mapped(const void *block)
+{
+	size_t head = 2 * sizeof(size_t), page = sysconf(_SC_PAGESIZE);
+
+	return (uintptr_t)block % page == head &&
+	       (malloc_usable_size((void *)block) + head) % page == 0;
+}
+
+/*
+ * Other blocks are kept until there is one that is mapped, and at the address
+ * wanted if there is one.
+ */
+static void *malloc_mapped(size_t size, uintptr_t wanted)
+{
+	void *others[32], *block;
+	size_t count = 0;
+
+	for (;;) {
+		block = malloc(size);
+		if (!block || count == COUNT(others) ||
+		    (is_mapped(block) && (!wanted || (uintptr_t)block == wanted)))
+			break;
+		others[count++] = block;
+	}
+	while (count)
+		free(others[--count]);
+	return block;
+}
+
 static int make_malloc(struct memop_buffer *b)
 {
 	/* Setting it also stops the threshold from growing with each free. */
 	mallopt(M_MMAP_THRESHOLD, MEMOP_MIN_SIZE);
-	b->addr = malloc(b->size);
-	return b->addr ? 0 : -ENOMEM;
+	b->addr = malloc_mapped(b->size, 0);
+	if (!b->addr)
+		return -ENOMEM;
+	return is_mapped(b->addr) ? 0 : -EAGAIN;
 }
 
-/* Other blocks are kept until the one at the old address turns up. */
 static int free_malloc(struct memop_buffer *b)
 {
-	void *others[16];
 	uintptr_t old = (uintptr_t)b->addr;
-	size_t count = 0;
 
 	free(b->addr);
-	for (;;) {
-		b->addr = malloc(b->size);
-		if ((uintptr_t)b->addr == old || !b->addr || count == COUNT(others))
-			break;
-		others[count++] = b->addr;
-	}
-	while (count)
-		free(others[--count]);
+	b->addr = malloc_mapped(b->size, old);
 	if (!b->addr)
 		return -ENOMEM;
 	return (uintptr_t)b->addr == old ? 0 : -EAGAIN;
@@ -551,10 +573,10 @@ static const struct memop ops[] = {
 	   huge_munmap_mmap, HUGE),
 	OP("hugetlb mremap", "huge pages moved away", UNMAP | CLEAR, make_huge,
 	   huge_mremap_move, HUGE),
-	OP("hugetlb dontneed", "MADV_DONTNEED of huge pages", CLEAR, make_huge, dontneed,
-	   HUGE),
-	OP("hugetlb punch hole", "out of a memfd of huge pages", CLEAR, make_huge_memfd,
-	   punch, HUGE),
+	OP("hugetlb dontneed", "MADV_DONTNEED of huge pages", UNMAP | CLEAR, make_huge,
+	   dontneed, HUGE),
+	OP("hugetlb punch hole", "out of a memfd of huge pages", UNMAP | CLEAR,
+	   make_huge_memfd, punch, HUGE),
 };
 
 const struct memop_group memop_reported = { ops, COUNT(ops) };
