@@ -3,6 +3,7 @@
  * Memory operations: the table as a whole and what its entries are made of.
  * The entries are in memop_report.c, memop_quiet.c and memop_either.c.
  */
+#define _GNU_SOURCE
 #include "memop.h"
 
 #include <errno.h>
@@ -110,7 +111,8 @@ int memop_make(struct memop_buffer *b, const struct memop *op, size_t size)
 	b->control = -1;
 	b->op = op;
 	b->page = op->page ? op->page : page_size();
-	b->size = round_up(size > MEMOP_MIN_SIZE ? size : MEMOP_MIN_SIZE, b->page);
+	b->size = round_up(size > MEMOP_MIN_SIZE ? size : MEMOP_MIN_SIZE,
+			   b->page);
 	ret = op->make(b);
 	if (ret) {
 		memop_drop(b);
@@ -196,7 +198,8 @@ static int map_anon(void *addr, size_t size, int fixed)
 		return -EADDRINUSE;
 	}
 	/* khugepaged would be an operation of its own. */
-	return madvise(p, size, MADV_NOHUGEPAGE) && errno != EINVAL ? -errno : 0;
+	return madvise(p, size, MADV_NOHUGEPAGE) && errno != EINVAL ? -errno
+								    : 0;
 }
 
 int memop_map_anon(void *addr, size_t size)
@@ -217,7 +220,8 @@ int memop_unmap(void *addr, size_t size)
 int memop_guard(void *addr, size_t size)
 {
 	void *p = mmap(addr, size, PROT_NONE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+		       -1, 0);
 
 	return p == MAP_FAILED ? -errno : 0;
 }
@@ -254,7 +258,8 @@ static int make_file(struct memop_buffer *b, int sharing)
 	b->fd = memop_memfd(b->size, 0);
 	if (b->fd < 0)
 		return b->fd;
-	p = mmap(b->addr, b->size, PROT_READ | PROT_WRITE, sharing | MAP_FIXED, b->fd, 0);
+	p = mmap(b->addr, b->size, PROT_READ | PROT_WRITE, sharing | MAP_FIXED,
+		 b->fd, 0);
 	return p == MAP_FAILED ? -errno : 0;
 }
 
@@ -303,7 +308,8 @@ int memop_punch(int fd, size_t start, size_t size)
  * In the child: only system calls, and no return. It shares descriptors, so
  * that it must not outlive the program.
  */
-static void child_main(struct memop_buffer *b, int (*body)(struct memop_buffer *b), int fd)
+static void child_main(struct memop_buffer *b,
+		       int (*body)(struct memop_buffer *b), int fd)
 {
 	int ret;
 
@@ -436,7 +442,7 @@ static void *thread_main(void *arg)
 
 int memop_thread(struct memop_buffer *b, int (*body)(struct memop_buffer *b))
 {
-	struct thread_call call = { .b = b, .body = body };
+	struct thread_call call = {.b = b, .body = body};
 	pthread_t thread;
 	int error = pthread_create(&thread, NULL, thread_main, &call);
 

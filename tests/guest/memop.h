@@ -16,7 +16,7 @@
 
 enum memop_verdict {
 	MEMOP_REPORT, /* must be reported: the old pages can be the wrong ones */
-	MEMOP_QUIET,  /* must not be: a registration would be lost for nothing */
+	MEMOP_QUIET, /* must not be: a registration would be lost for nothing */
 	MEMOP_EITHER, /* the kernel's invalidation does not tell the two apart */
 };
 

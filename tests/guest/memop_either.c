@@ -5,6 +5,7 @@
  * that is not pinned may well get other pages. How many there are is what the
  * filter is worth.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,8 +23,8 @@
 #endif
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define THP "/sys/kernel/mm/transparent_hugepage/"
-#define KSM "/sys/kernel/mm/ksm/"
+#define THP	     "/sys/kernel/mm/transparent_hugepage/"
+#define KSM	     "/sys/kernel/mm/ksm/"
 
 static int advise(struct memop_buffer *b, int advice)
 {
@@ -60,7 +61,9 @@ static int compact(struct memop_buffer *b)
 
 static const char *missing_compaction(void)
 {
-	return access("/proc/sys/vm/compact_memory", W_OK) ? "no CONFIG_COMPACTION" : NULL;
+	return access("/proc/sys/vm/compact_memory", W_OK)
+		       ? "no CONFIG_COMPACTION"
+		       : NULL;
 }
 
 /* --- huge pages of the kernel's choice ---------------------------------------- */
@@ -75,7 +78,8 @@ static const char *missing_thp(void)
 	if (!fgets(mode, sizeof(mode), f))
 		mode[0] = 0;
 	fclose(f);
-	return strstr(mode, "[never]") ? "transparent huge pages are off" : NULL;
+	return strstr(mode, "[never]") ? "transparent huge pages are off"
+				       : NULL;
 }
 
 /* The buffer, and the rest of its last huge page as a neighbour. */
@@ -143,9 +147,10 @@ static int collapse(struct memop_buffer *b)
 	error = madvise(b->addr, b->state, MADV_COLLAPSE) ? errno : 0;
 	if (madvise(b->addr, b->state, MADV_NOHUGEPAGE))
 		return -errno;
-	return error == EAGAIN || error == EBUSY || error == EINVAL || error == ENOMEM ?
-		       0 :
-		       -error;
+	return error == EAGAIN || error == EBUSY || error == EINVAL ||
+			       error == ENOMEM
+		       ? 0
+		       : -error;
 }
 
 /* --- merging of equal pages ------------------------------------------------------ */
@@ -157,7 +162,7 @@ static const char *missing_ksm(void)
 
 static int wait_for_scans(long long scans)
 {
-	struct timespec nap = { .tv_nsec = 10 * 1000 * 1000 };
+	struct timespec nap = {.tv_nsec = 10 * 1000 * 1000};
 	long long end = memop_number(KSM "full_scans") + scans;
 	time_t limit = time(NULL) + 10;
 
@@ -174,7 +179,8 @@ static int merge(struct memop_buffer *b)
 	int ret;
 
 	if (memop_put(KSM "sleep_millisecs", "1") ||
-	    memop_put(KSM "pages_to_scan", "10000") || memop_put(KSM "run", "1"))
+	    memop_put(KSM "pages_to_scan", "10000") ||
+	    memop_put(KSM "run", "1"))
 		return -EIO;
 	memset(b->addr, 0x5a, b->size);
 	ret = advise(b, MADV_MERGEABLE);
@@ -192,29 +198,32 @@ static int merge(struct memop_buffer *b)
 
 #define CLEAR UMMUNOTIFY_KIND_CLEAR
 
-#define OP(NAME, WHAT, MAKE, PERFORM, ...)                                            \
-	{                                                                             \
-		.name = NAME, .what = WHAT, .verdict = MEMOP_EITHER, .kinds = CLEAR,  \
-		.keeps = true, .make = MAKE, .perform = PERFORM, ##__VA_ARGS__        \
+#define OP(NAME, WHAT, MAKE, PERFORM, ...)                           \
+	{                                                            \
+		.name = NAME, .what = WHAT, .verdict = MEMOP_EITHER, \
+		.kinds = CLEAR, .keeps = true, .make = MAKE,         \
+		.perform = PERFORM, ##__VA_ARGS__                    \
 	}
 
 static const struct memop ops[] = {
-	OP("dontneed memfd", "MADV_DONTNEED of a shared memfd", memop_make_memfd,
-	   dontneed_memfd),
-	OP("madv free", "MADV_FREE, which takes nothing yet", memop_make_anon, lazy_free),
-	OP("pageout", "MADV_PAGEOUT of a shared memfd", memop_make_memfd, page_out),
-	OP("punch private", "a hole under private copies", memop_make_memfd_private,
-	   punch_private),
-	OP("compaction", "the kernel moves pages about", memop_make_anon, compact,
-	   .missing = missing_compaction),
+	OP("dontneed memfd", "MADV_DONTNEED of a shared memfd",
+	   memop_make_memfd, dontneed_memfd),
+	OP("madv free", "MADV_FREE, which takes nothing yet", memop_make_anon,
+	   lazy_free),
+	OP("pageout", "MADV_PAGEOUT of a shared memfd", memop_make_memfd,
+	   page_out),
+	OP("punch private", "a hole under private copies",
+	   memop_make_memfd_private, punch_private),
+	OP("compaction", "the kernel moves pages about", memop_make_anon,
+	   compact, .missing = missing_compaction),
 	OP("thp munmap beside", "a huge page is split", make_thp, thp_munmap,
 	   .missing = missing_thp),
 	OP("thp dontneed beside", "by what happens to the rest of it", make_thp,
 	   thp_dontneed, .missing = missing_thp),
-	OP("thp mprotect beside", "which is not the buffer's", make_thp, thp_mprotect,
-	   .missing = missing_thp),
-	OP("collapse", "MADV_COLLAPSE into a huge page", make_small_pages, collapse,
-	   .missing = missing_thp),
+	OP("thp mprotect beside", "which is not the buffer's", make_thp,
+	   thp_mprotect, .missing = missing_thp),
+	OP("collapse", "MADV_COLLAPSE into a huge page", make_small_pages,
+	   collapse, .missing = missing_thp),
 	{
 		.name = "ksm",
 		.what = "equal pages merged and parted again",
@@ -226,4 +235,4 @@ static const struct memop ops[] = {
 	},
 };
 
-const struct memop_group memop_either = { ops, COUNT(ops) };
+const struct memop_group memop_either = {ops, COUNT(ops)};

@@ -5,6 +5,7 @@
  * writing to a page that is shared with a fork child and not pinned replaces
  * the page, which is something else.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -26,7 +27,7 @@
 #define MADV_COLD 20
 #endif
 #ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
 #endif
 
@@ -95,13 +96,14 @@ static int run_system(struct memop_buffer *b)
 
 static int run_spawn(struct memop_buffer *b)
 {
-	static char *const arguments[] = { "true", NULL };
-	static char *const environment[] = { NULL };
+	static char *const arguments[] = {"true", NULL};
+	static char *const environment[] = {NULL};
 	int status, error;
 	pid_t pid;
 
 	(void)b;
-	error = posix_spawn(&pid, "/bin/true", NULL, NULL, arguments, environment);
+	error = posix_spawn(&pid, "/bin/true", NULL, NULL, arguments,
+			    environment);
 	if (error)
 		return -error;
 	while (waitpid(pid, &status, 0) < 0)
@@ -157,12 +159,14 @@ static const char *missing_soft_dirty(void)
 	got = pread(fd, &entry, sizeof(entry),
 		    (uintptr_t)&entry / sysconf(_SC_PAGESIZE) * sizeof(entry));
 	close(fd);
-	return got == sizeof(entry) && entry >> 55 & 1 ? NULL : "no CONFIG_MEM_SOFT_DIRTY";
+	return got == sizeof(entry) && entry >> 55 & 1
+		       ? NULL
+		       : "no CONFIG_MEM_SOFT_DIRTY";
 }
 
 static int open_uffd(uint64_t features)
 {
-	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
 	int fd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 	int ret;
 
@@ -187,18 +191,22 @@ static const char *missing_uffd(void)
 
 static int uffd_protect(struct memop_buffer *b)
 {
-	struct uffdio_range range = { .start = (uintptr_t)b->addr, .len = b->size };
-	struct uffdio_register r = { .range = range, .mode = UFFDIO_REGISTER_MODE_WP };
-	struct uffdio_writeprotect on = { .range = range,
-					  .mode = UFFDIO_WRITEPROTECT_MODE_WP };
-	struct uffdio_writeprotect off = { .range = range };
+	struct uffdio_range range = {.start = (uintptr_t)b->addr,
+				     .len = b->size};
+	struct uffdio_register r = {.range = range,
+				    .mode = UFFDIO_REGISTER_MODE_WP};
+	struct uffdio_writeprotect on = {.range = range,
+					 .mode = UFFDIO_WRITEPROTECT_MODE_WP};
+	struct uffdio_writeprotect off = {.range = range};
 	int fd = open_uffd(UFFD_FEATURE_PAGEFAULT_FLAG_WP);
 	int ret = 0;
 
 	if (fd < 0)
 		return fd;
-	if (ioctl(fd, UFFDIO_REGISTER, &r) || ioctl(fd, UFFDIO_WRITEPROTECT, &on) ||
-	    ioctl(fd, UFFDIO_WRITEPROTECT, &off) || ioctl(fd, UFFDIO_UNREGISTER, &range))
+	if (ioctl(fd, UFFDIO_REGISTER, &r) ||
+	    ioctl(fd, UFFDIO_WRITEPROTECT, &on) ||
+	    ioctl(fd, UFFDIO_WRITEPROTECT, &off) ||
+	    ioctl(fd, UFFDIO_UNREGISTER, &range))
 		ret = -errno;
 	close(fd);
 	return ret;
@@ -207,14 +215,15 @@ static int uffd_protect(struct memop_buffer *b)
 /* --- NUMA ------------------------------------------------------------------ */
 
 #define BALANCING "/proc/sys/kernel/numa_balancing"
-#define DELAY "/sys/kernel/debug/sched/numa_balancing/scan_delay_ms"
+#define DELAY	  "/sys/kernel/debug/sched/numa_balancing/scan_delay_ms"
 
 static int numa_bind(struct memop_buffer *b)
 {
 	unsigned long nodes = 1;
 
 	/* 2 is MPOL_BIND; 1 and 2 are MPOL_MF_STRICT and MPOL_MF_MOVE. */
-	if (syscall(SYS_mbind, b->addr, b->size, 2, &nodes, 8 * sizeof(nodes), 1 | 2))
+	if (syscall(SYS_mbind, b->addr, b->size, 2, &nodes, 8 * sizeof(nodes),
+		    1 | 2))
 		return -errno;
 	return syscall(SYS_mbind, b->addr, b->size, 0, NULL, 0, 0) ? -errno : 0;
 }
@@ -222,21 +231,24 @@ static int numa_bind(struct memop_buffer *b)
 static int numa_move(struct memop_buffer *b)
 {
 	void *pages[16];
-	int nodes[16] = { 0 }, status[16];
+	int nodes[16] = {0}, status[16];
 	size_t i;
 
 	for (i = 0; i < COUNT(pages); i++)
 		pages[i] = b->addr + i * b->page;
-	return syscall(SYS_move_pages, 0, COUNT(pages), pages, nodes, status, 2) < 0 ?
-		       -errno :
-		       0;
+	return syscall(SYS_move_pages, 0, COUNT(pages), pages, nodes, status,
+		       2) < 0
+		       ? -errno
+		       : 0;
 }
 
 static const char *missing_numa(void)
 {
 	int node;
 
-	return syscall(SYS_get_mempolicy, &node, NULL, 0, NULL, 0) ? "no CONFIG_NUMA" : NULL;
+	return syscall(SYS_get_mempolicy, &node, NULL, 0, NULL, 0)
+		       ? "no CONFIG_NUMA"
+		       : NULL;
 }
 
 /* How often the scheduler has been through this address space, or -1. */
@@ -301,12 +313,13 @@ static int make_between(struct memop_buffer *b)
 {
 	int ret = memop_reserve(b, BESIDE, b->page);
 
-	return ret ? ret : memop_map_over(b->addr - BESIDE, b->size + 2 * BESIDE);
+	return ret ? ret
+		   : memop_map_over(b->addr - BESIDE, b->size + 2 * BESIDE);
 }
 
 static int munmap_beside(struct memop_buffer *b)
 {
-	char *beside[] = { b->addr - BESIDE, b->addr + b->size };
+	char *beside[] = {b->addr - BESIDE, b->addr + b->size};
 	size_t i;
 	int ret = 0;
 
@@ -340,8 +353,8 @@ static int make_front(struct memop_buffer *b)
 	b->fd = memop_memfd(b->size + BESIDE, 0);
 	if (b->fd < 0)
 		return b->fd;
-	p = mmap(b->addr, b->size + BESIDE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-		 b->fd, 0);
+	p = mmap(b->addr, b->size + BESIDE, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_FIXED, b->fd, 0);
 	return p == MAP_FAILED ? -errno : 0;
 }
 
@@ -354,7 +367,9 @@ static int punch_beside(struct memop_buffer *b)
 static int truncate_beside(struct memop_buffer *b)
 {
 	memset(b->addr + b->size, 1, BESIDE);
-	return ftruncate(b->fd, b->size) || ftruncate(b->fd, b->size + BESIDE) ? -errno : 0;
+	return ftruncate(b->fd, b->size) || ftruncate(b->fd, b->size + BESIDE)
+		       ? -errno
+		       : 0;
 }
 
 static int map_elsewhere(struct memop_buffer *b)
@@ -376,7 +391,7 @@ static int map_elsewhere(struct memop_buffer *b)
 
 static int malloc_elsewhere(struct memop_buffer *b)
 {
-	static const size_t sizes[] = { 100, 5000, 70000, 300000, 3000000 };
+	static const size_t sizes[] = {100, 5000, 70000, 300000, 3000000};
 	void *blocks[COUNT(sizes)];
 	int round;
 	size_t i;
@@ -397,7 +412,8 @@ static int malloc_elsewhere(struct memop_buffer *b)
 /* A second mapping of the same file goes; this one stays. */
 static int unmap_alias(struct memop_buffer *b)
 {
-	char *p = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, 0);
+	char *p = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd,
+		       0);
 
 	if (p == MAP_FAILED)
 		return -errno;
@@ -422,7 +438,8 @@ static int look(struct memop_buffer *b)
 	unsigned char resident[16];
 	uint64_t entries[16];
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	off_t at = (uintptr_t)b->addr / sysconf(_SC_PAGESIZE) * sizeof(entries[0]);
+	off_t at =
+		(uintptr_t)b->addr / sysconf(_SC_PAGESIZE) * sizeof(entries[0]);
 	int ret = 0;
 
 	if (fd < 0)
@@ -458,14 +475,15 @@ static int hints(struct memop_buffer *b)
 
 static int populate(struct memop_buffer *b)
 {
-	static const int advices[] = { MADV_POPULATE_READ, MADV_POPULATE_WRITE };
+	static const int advices[] = {MADV_POPULATE_READ, MADV_POPULATE_WRITE};
 
 	return advise(b, advices, COUNT(advices));
 }
 
 static int lock_unlock(struct memop_buffer *b)
 {
-	return mlock(b->addr, b->size) || munlock(b->addr, b->size) ? -errno : 0;
+	return mlock(b->addr, b->size) || munlock(b->addr, b->size) ? -errno
+								    : 0;
 }
 
 static int write_back(struct memop_buffer *b)
@@ -477,7 +495,8 @@ static int write_back(struct memop_buffer *b)
 
 static int grow(struct memop_buffer *b)
 {
-	if (fallocate(b->fd, 0, b->size, BESIDE) || ftruncate(b->fd, b->size + 2 * BESIDE))
+	if (fallocate(b->fd, 0, b->size, BESIDE) ||
+	    ftruncate(b->fd, b->size + 2 * BESIDE))
 		return -errno;
 	/* Back to what it was, which takes away only what is not mapped. */
 	return ftruncate(b->fd, b->size) ? -errno : 0;
@@ -494,61 +513,72 @@ static int other_writes(struct memop_buffer *b)
 #define SOFT_DIRTY UMMUNOTIFY_KIND_SOFT_DIRTY
 
 /* KINDS is what a device without the filter reports. */
-#define OP(NAME, WHAT, KINDS, MAKE, PERFORM, ...)                                   \
-	{                                                                           \
-		.name = NAME, .what = WHAT, .verdict = MEMOP_QUIET, .kinds = KINDS, \
-		.keeps = true, .make = MAKE, .perform = PERFORM, ##__VA_ARGS__      \
+#define OP(NAME, WHAT, KINDS, MAKE, PERFORM, ...)                   \
+	{                                                           \
+		.name = NAME, .what = WHAT, .verdict = MEMOP_QUIET, \
+		.kinds = KINDS, .keeps = true, .make = MAKE,        \
+		.perform = PERFORM, ##__VA_ARGS__                   \
 	}
 
 static const struct memop ops[] = {
-	OP("fork alive", "the child lives on", PROTECTION, memop_make_anon, fork_alive),
-	OP("fork exited", "the child is gone", PROTECTION, memop_make_anon, fork_exited),
-	OP("fork writes", "the child writes to its copy", PROTECTION, memop_make_anon,
-	   fork_writes),
-	OP("fork unmaps", "the child unmaps its copy", PROTECTION, memop_make_anon,
-	   fork_unmaps),
-	OP("fork dontneed", "the child gives its copy back", PROTECTION, memop_make_anon,
-	   fork_dontneed),
+	OP("fork alive", "the child lives on", PROTECTION, memop_make_anon,
+	   fork_alive),
+	OP("fork exited", "the child is gone", PROTECTION, memop_make_anon,
+	   fork_exited),
+	OP("fork writes", "the child writes to its copy", PROTECTION,
+	   memop_make_anon, fork_writes),
+	OP("fork unmaps", "the child unmaps its copy", PROTECTION,
+	   memop_make_anon, fork_unmaps),
+	OP("fork dontneed", "the child gives its copy back", PROTECTION,
+	   memop_make_anon, fork_dontneed),
 	OP("system", "system() of a shell", 0, memop_make_anon, run_system),
-	OP("posix_spawn", "posix_spawn() of a program", 0, memop_make_anon, run_spawn),
-	OP("threads", "threads start and end", 0, memop_make_anon, threads_come_and_go),
+	OP("posix_spawn", "posix_spawn() of a program", 0, memop_make_anon,
+	   run_spawn),
+	OP("threads", "threads start and end", 0, memop_make_anon,
+	   threads_come_and_go),
 	OP("mprotect read", "read-only and back", PROTECTION, memop_make_anon,
 	   mprotect_read),
-	OP("mprotect none", "inaccessible and back", PROTECTION, memop_make_anon,
-	   mprotect_none),
-	OP("mprotect memfd", "the same for a shared memfd", PROTECTION, memop_make_memfd,
-	   mprotect_read),
-	OP("soft-dirty", "clear_refs starts dirty tracking", SOFT_DIRTY, memop_make_anon,
-	   soft_dirty, .missing = missing_soft_dirty),
-	OP("userfaultfd wp", "write-protected and released", PROTECTION, memop_make_anon,
-	   uffd_protect, .missing = missing_uffd),
+	OP("mprotect none", "inaccessible and back", PROTECTION,
+	   memop_make_anon, mprotect_none),
+	OP("mprotect memfd", "the same for a shared memfd", PROTECTION,
+	   memop_make_memfd, mprotect_read),
+	OP("soft-dirty", "clear_refs starts dirty tracking", SOFT_DIRTY,
+	   memop_make_anon, soft_dirty, .missing = missing_soft_dirty),
+	OP("userfaultfd wp", "write-protected and released", PROTECTION,
+	   memop_make_anon, uffd_protect, .missing = missing_uffd),
 	OP("mbind", "bound to the node it is on", 0, memop_make_anon, numa_bind,
 	   .missing = missing_numa),
-	OP("move_pages", "moved to the node they are on", 0, memop_make_anon, numa_move,
-	   .missing = missing_numa),
+	OP("move_pages", "moved to the node they are on", 0, memop_make_anon,
+	   numa_move, .missing = missing_numa),
 	OP("numa balancing", "the scheduler samples its pages", PROTECTION,
 	   memop_make_anon, numa_balancing, .missing = missing_balancing),
-	OP("munmap beside", "pages next to it unmapped and mapped", 0, make_between,
-	   munmap_beside),
+	OP("munmap beside", "pages next to it unmapped and mapped", 0,
+	   make_between, munmap_beside),
 	OP("dontneed beside", "pages next to it given back", 0, make_between,
 	   dontneed_beside),
-	OP("punch beside", "a hole in the file next to it", 0, make_front, punch_beside),
-	OP("truncate beside", "the file cut behind it", 0, make_front, truncate_beside),
-	OP("mmap elsewhere", "other memory mapped and unmapped", 0, memop_make_anon,
-	   map_elsewhere),
-	OP("malloc elsewhere", "other blocks, large and small", 0, memop_make_anon,
-	   malloc_elsewhere),
-	OP("unmap alias", "another mapping of the file goes", 0, memop_make_memfd,
-	   unmap_alias),
+	OP("punch beside", "a hole in the file next to it", 0, make_front,
+	   punch_beside),
+	OP("truncate beside", "the file cut behind it", 0, make_front,
+	   truncate_beside),
+	OP("mmap elsewhere", "other memory mapped and unmapped", 0,
+	   memop_make_anon, map_elsewhere),
+	OP("malloc elsewhere", "other blocks, large and small", 0,
+	   memop_make_anon, malloc_elsewhere),
+	OP("unmap alias", "another mapping of the file goes", 0,
+	   memop_make_memfd, unmap_alias),
 	OP("read", "only read", 0, memop_make_anon, read_bytes),
-	OP("pagemap", "pagemap and mincore looked at", 0, memop_make_anon, look),
+	OP("pagemap", "pagemap and mincore looked at", 0, memop_make_anon,
+	   look),
 	OP("hints", "madvise hints, MADV_COLD too", 0, memop_make_anon, hints),
-	OP("populate", "MADV_POPULATE_READ and _WRITE", 0, memop_make_anon, populate),
+	OP("populate", "MADV_POPULATE_READ and _WRITE", 0, memop_make_anon,
+	   populate),
 	OP("mlock", "locked and unlocked", 0, memop_make_anon, lock_unlock),
-	OP("msync", "msync and fdatasync of a memfd", 0, memop_make_memfd, write_back),
-	OP("grow", "the file grows and shrinks behind it", 0, memop_make_memfd, grow),
-	OP("write by other", "another process writes the file", 0, memop_make_memfd_other,
-	   other_writes),
+	OP("msync", "msync and fdatasync of a memfd", 0, memop_make_memfd,
+	   write_back),
+	OP("grow", "the file grows and shrinks behind it", 0, memop_make_memfd,
+	   grow),
+	OP("write by other", "another process writes the file", 0,
+	   memop_make_memfd_other, other_writes),
 };
 
-const struct memop_group memop_quiet = { ops, COUNT(ops) };
+const struct memop_group memop_quiet = {ops, COUNT(ops)};

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The memory operations that must be reported. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>
 #include <sched.h>
@@ -19,7 +20,7 @@
 #endif
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE 103
+#define MADV_GUARD_REMOVE  103
 #endif
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -75,7 +76,8 @@ static int map_over(struct memop_buffer *b)
 
 static int map_over_page(struct memop_buffer *b)
 {
-	return memop_map_over(b->addr + b->size / 2 / b->page * b->page, b->page);
+	return memop_map_over(b->addr + b->size / 2 / b->page * b->page,
+			      b->page);
 }
 
 static int map_file_over(struct memop_buffer *b)
@@ -85,7 +87,8 @@ static int map_file_over(struct memop_buffer *b)
 
 	if (fd < 0)
 		return fd;
-	p = mmap(b->addr, b->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+	p = mmap(b->addr, b->size, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_FIXED, fd, 0);
 	close(fd);
 	return p == MAP_FAILED ? -errno : 0;
 }
@@ -119,9 +122,9 @@ static int switch_half(struct memop_buffer *b)
 	b->state ^= 1;
 	/* Counted in ordinary pages whatever the mapping's are. */
 	return remap_file_pages(b->addr, b->size, 0,
-				b->state * b->size / sysconf(_SC_PAGESIZE), 0) ?
-		       -errno :
-		       0;
+				b->state * b->size / sysconf(_SC_PAGESIZE), 0)
+		       ? -errno
+		       : 0;
 }
 
 /* --- malloc and brk ------------------------------------------------------ */
@@ -147,7 +150,8 @@ static void *malloc_mapped(size_t size, uintptr_t wanted)
 	for (;;) {
 		block = malloc(size);
 		if (!block || count == COUNT(others) ||
-		    (is_mapped(block) && (!wanted || (uintptr_t)block == wanted)))
+		    (is_mapped(block) &&
+		     (!wanted || (uintptr_t)block == wanted)))
 			break;
 		others[count++] = block;
 	}
@@ -207,7 +211,9 @@ static int make_brk(struct memop_buffer *b)
 		return -errno;
 	b->other = guard;
 	b->other_size = b->page;
-	return madvise(b->addr, b->size, MADV_NOHUGEPAGE) && errno != EINVAL ? -errno : 0;
+	return madvise(b->addr, b->size, MADV_NOHUGEPAGE) && errno != EINVAL
+		       ? -errno
+		       : 0;
 }
 
 static int brk_shrink_grow(struct memop_buffer *b)
@@ -239,8 +245,8 @@ static int make_with_room(struct memop_buffer *b)
 static int move(struct memop_buffer *b, int flags)
 {
 	char *target = b->addr + b->size;
-	void *p = mremap(b->addr, b->size, b->size, MREMAP_MAYMOVE | MREMAP_FIXED | flags,
-			 target);
+	void *p = mremap(b->addr, b->size, b->size,
+			 MREMAP_MAYMOVE | MREMAP_FIXED | flags, target);
 
 	return p == MAP_FAILED ? -errno : memop_guard(target, b->size);
 }
@@ -332,8 +338,8 @@ static int guard_pages(struct memop_buffer *b)
 static const char *missing_advice(int advice, const char *reason)
 {
 	size_t size = sysconf(_SC_PAGESIZE);
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		       -1, 0);
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int ret;
 
 	if (p == MAP_FAILED)
@@ -445,7 +451,8 @@ static int shmdt_shmat_same(struct memop_buffer *b)
 
 static const char *missing_hugetlb(void)
 {
-	void *p = mmap(NULL, 2 * MEMOP_HUGE, PROT_READ | PROT_WRITE, HUGE_FLAGS, -1, 0);
+	void *p = mmap(NULL, 2 * MEMOP_HUGE, PROT_READ | PROT_WRITE, HUGE_FLAGS,
+		       -1, 0);
 
 	if (p == MAP_FAILED)
 		return "no free huge pages (vm.nr_hugepages)";
@@ -455,7 +462,8 @@ static const char *missing_hugetlb(void)
 
 static int map_huge(struct memop_buffer *b, int fixed)
 {
-	void *p = mmap(b->addr, b->size, PROT_READ | PROT_WRITE, HUGE_FLAGS | fixed, -1, 0);
+	void *p = mmap(b->addr, b->size, PROT_READ | PROT_WRITE,
+		       HUGE_FLAGS | fixed, -1, 0);
 
 	if (p == MAP_FAILED)
 		return -errno;
@@ -493,7 +501,8 @@ static int make_huge_memfd(struct memop_buffer *b)
 	b->fd = memop_memfd(b->size, MFD_HUGETLB);
 	if (b->fd < 0)
 		return b->fd;
-	p = mmap(b->addr, b->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, b->fd, 0);
+	p = mmap(b->addr, b->size, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_FIXED, b->fd, 0);
 	return p == MAP_FAILED ? -errno : 0;
 }
 
@@ -502,59 +511,64 @@ static int make_huge_memfd(struct memop_buffer *b)
 #define UNMAP UMMUNOTIFY_KIND_UNMAP
 #define CLEAR UMMUNOTIFY_KIND_CLEAR
 
-#define ENTRY(NAME, WHAT, KINDS, MAKE, PERFORM, ...)                                \
-	{                                                                           \
-		.name = NAME, .what = WHAT, .verdict = MEMOP_REPORT, .kinds = KINDS, \
-		.make = MAKE, .perform = PERFORM, ##__VA_ARGS__                     \
+#define ENTRY(NAME, WHAT, KINDS, MAKE, PERFORM, ...)                 \
+	{                                                            \
+		.name = NAME, .what = WHAT, .verdict = MEMOP_REPORT, \
+		.kinds = KINDS, .make = MAKE, .perform = PERFORM,    \
+		##__VA_ARGS__                                        \
 	}
 #define OP(...) ENTRY(__VA_ARGS__, .stale = true)
 /* The pages are the file's or the segment's, and come back with it. */
 #define OP_SAME(...) ENTRY(__VA_ARGS__, .keeps = true)
-#define HUGE .page = MEMOP_HUGE, .missing = missing_hugetlb
+#define HUGE	     .page = MEMOP_HUGE, .missing = missing_hugetlb
 
 static const struct memop ops[] = {
-	OP("munmap+mmap", "unmap it, map the same address", UNMAP, memop_make_anon,
-	   munmap_mmap),
-	OP("munmap raw", "the same by syscall(), past libc", UNMAP, memop_make_anon,
-	   raw_munmap),
-	OP("munmap by thread", "the same in another thread", UNMAP, memop_make_anon,
-	   munmap_by_thread),
-	OP("munmap middle", "only the middle of it", UNMAP, memop_make_anon, munmap_middle),
-	OP("munmap around", "it and its neighbours in one call", UNMAP, memop_make_anon,
-	   munmap_around),
-	OP("free+malloc", "a large block, given out again", UNMAP, make_malloc, free_malloc,
-	   .drop = drop_malloc),
-	OP("brk", "shrink the heap, grow it again", UNMAP, make_brk, brk_shrink_grow,
-	   .drop = drop_brk),
+	OP("munmap+mmap", "unmap it, map the same address", UNMAP,
+	   memop_make_anon, munmap_mmap),
+	OP("munmap raw", "the same by syscall(), past libc", UNMAP,
+	   memop_make_anon, raw_munmap),
+	OP("munmap by thread", "the same in another thread", UNMAP,
+	   memop_make_anon, munmap_by_thread),
+	OP("munmap middle", "only the middle of it", UNMAP, memop_make_anon,
+	   munmap_middle),
+	OP("munmap around", "it and its neighbours in one call", UNMAP,
+	   memop_make_anon, munmap_around),
+	OP("free+malloc", "a large block, given out again", UNMAP, make_malloc,
+	   free_malloc, .drop = drop_malloc),
+	OP("brk", "shrink the heap, grow it again", UNMAP, make_brk,
+	   brk_shrink_grow, .drop = drop_brk),
 	OP("mmap over", "MAP_FIXED over it", UNMAP, memop_make_anon, map_over),
-	OP("mmap over page", "MAP_FIXED over one page of it", UNMAP, memop_make_anon,
-	   map_over_page),
-	OP("mmap file over", "MAP_FIXED of a file over it", UNMAP, memop_make_anon,
-	   map_file_over),
-	OP("remap_file_pages", "shows another part of the file", UNMAP, make_two_halves,
-	   switch_half),
-	OP("mremap move", "moved away, the old address mapped", UNMAP, make_with_room,
-	   mremap_move),
+	OP("mmap over page", "MAP_FIXED over one page of it", UNMAP,
+	   memop_make_anon, map_over_page),
+	OP("mmap file over", "MAP_FIXED of a file over it", UNMAP,
+	   memop_make_anon, map_file_over),
+	OP("remap_file_pages", "shows another part of the file", UNMAP,
+	   make_two_halves, switch_half),
+	OP("mremap move", "moved away, the old address mapped", UNMAP,
+	   make_with_room, mremap_move),
 	OP("mremap dontunmap", "its pages moved away", UNMAP, make_with_room,
 	   mremap_dontunmap),
 	OP("mremap shrink+grow", "half of it cut off and grown again", UNMAP,
 	   memop_make_anon, mremap_shrink_grow),
-	OP("dontneed", "MADV_DONTNEED of private memory", CLEAR, memop_make_anon, dontneed),
-	OP("dontneed page", "the same for one page of it", CLEAR, memop_make_anon,
-	   dontneed_page),
-	OP("dontneed by thread", "the same in another thread", CLEAR, memop_make_anon,
-	   dontneed_by_thread),
-	OP("dontneed by vfork", "by a process sharing the memory", CLEAR, memop_make_anon,
-	   dontneed_by_vfork),
-	OP("dontneed locked", "of memory that is mlocked", CLEAR, memop_make_anon,
-	   dontneed_locked, .missing = missing_dontneed_locked),
-	OP("guard pages", "MADV_GUARD_INSTALL and REMOVE", CLEAR, memop_make_anon,
-	   guard_pages, .missing = missing_guard),
-	OP("madv remove", "MADV_REMOVE of a shared memfd", CLEAR, memop_make_memfd,
-	   remove_pages),
-	OP("punch hole", "fallocate punches out the memfd", CLEAR, memop_make_memfd, punch),
-	OP("truncate", "memfd truncated and grown again", CLEAR, memop_make_memfd,
-	   truncate_grow),
+	OP("dontneed", "MADV_DONTNEED of private memory", CLEAR,
+	   memop_make_anon, dontneed),
+	OP("dontneed page", "the same for one page of it", CLEAR,
+	   memop_make_anon, dontneed_page),
+	OP("dontneed by thread", "the same in another thread", CLEAR,
+	   memop_make_anon, dontneed_by_thread),
+	OP("dontneed by vfork", "by a process sharing the memory", CLEAR,
+	   memop_make_anon, dontneed_by_vfork),
+	OP("dontneed locked", "of memory that is mlocked", CLEAR,
+	   memop_make_anon, dontneed_locked,
+	   .missing = missing_dontneed_locked),
+	OP("guard pages", "MADV_GUARD_INSTALL and REMOVE", CLEAR,
+	   memop_make_anon, guard_pages, .missing = missing_guard),
+	OP("madv remove", "MADV_REMOVE of a shared memfd", CLEAR,
+	   memop_make_memfd, remove_pages),
+	OP("punch hole", "fallocate punches out the memfd", CLEAR,
+	   memop_make_memfd, punch),
+	OP("truncate", "memfd truncated and grown again", CLEAR,
+	   memop_make_memfd, truncate_grow),
 	OP("truncate half", "the second half of it", CLEAR, memop_make_memfd,
 	   truncate_half),
 	OP("truncate private", "under private copies of the file", CLEAR,
@@ -565,18 +579,18 @@ static const struct memop ops[] = {
 	   memop_make_memfd_other, other_truncates),
 	OP_SAME("memfd munmap+mmap", "the same file at the same address", UNMAP,
 		memop_make_memfd, remap_memfd),
-	OP("shmdt+shmat", "another segment at the same address", UNMAP, make_shm,
-	   shmdt_shmat),
+	OP("shmdt+shmat", "another segment at the same address", UNMAP,
+	   make_shm, shmdt_shmat),
 	OP_SAME("shmdt+shmat same", "the same segment attached again", UNMAP,
 		make_shm_kept, shmdt_shmat_same),
-	OP("hugetlb munmap+mmap", "huge pages unmapped and mapped", UNMAP, make_huge,
-	   huge_munmap_mmap, HUGE),
+	OP("hugetlb munmap+mmap", "huge pages unmapped and mapped", UNMAP,
+	   make_huge, huge_munmap_mmap, HUGE),
 	OP("hugetlb mremap", "huge pages moved away", UNMAP | CLEAR, make_huge,
 	   huge_mremap_move, HUGE),
-	OP("hugetlb dontneed", "MADV_DONTNEED of huge pages", UNMAP | CLEAR, make_huge,
-	   dontneed, HUGE),
+	OP("hugetlb dontneed", "MADV_DONTNEED of huge pages", UNMAP | CLEAR,
+	   make_huge, dontneed, HUGE),
 	OP("hugetlb punch hole", "out of a memfd of huge pages", UNMAP | CLEAR,
 	   make_huge_memfd, punch, HUGE),
 };
 
-const struct memop_group memop_reported = { ops, COUNT(ops) };
+const struct memop_group memop_reported = {ops, COUNT(ops)};

@@ -4,6 +4,7 @@
  * filter, what must be reported is, at once and completely, and what must not
  * be is not; without features, as in 2010, the rest is reported too.
  */
+#define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,7 +19,7 @@
 #include "umn.h"
 
 #define ROUNDS 3
-#define SIZE ((size_t)64 << 10)
+#define SIZE   ((size_t)64 << 10)
 #define COOKIE 0x1234567890abcdefull
 
 /* Everything the device says about one watch. */
@@ -158,11 +159,13 @@ static void filtered(void **state)
 		}
 		reports += a.word;
 		if (op->keeps)
-			assert_int_equal(
-				memop_wrong(b.addr, b.size, memop_seed(op, round)), 0);
+			assert_int_equal(memop_wrong(b.addr, b.size,
+						     memop_seed(op, round)),
+					 0);
 	}
 	if (op->verdict == MEMOP_EITHER)
-		print_message("%s: reported %d times of %d\n", op->name, reports, ROUNDS);
+		print_message("%s: reported %d times of %d\n", op->name,
+			      reports, ROUNDS);
 	memop_drop(&b);
 	umn_stop(&v.umn);
 }
@@ -204,10 +207,12 @@ static void contents_differ(void **state)
 	(void)state;
 	for (round = 0; round < 8; round++) {
 		memop_fill(bytes, sizeof(bytes), memop_seed(op, round));
-		assert_int_equal(memop_wrong(bytes, sizeof(bytes), memop_seed(op, round)), 0);
-		assert_int_equal(
-			memop_wrong(bytes, sizeof(bytes), memop_seed(op, round + 1)),
-			sizeof(bytes));
+		assert_int_equal(memop_wrong(bytes, sizeof(bytes),
+					     memop_seed(op, round)),
+				 0);
+		assert_int_equal(memop_wrong(bytes, sizeof(bytes),
+					     memop_seed(op, round + 1)),
+				 sizeof(bytes));
 	}
 }
 
@@ -231,7 +236,8 @@ static char *title(const char *format, const char *name)
 
 int main(void)
 {
-	struct CMUnitTest *tests = calloc(2 * memop_count() + 2, sizeof(*tests));
+	struct CMUnitTest *tests =
+		calloc(2 * memop_count() + 2, sizeof(*tests));
 	size_t i, n = 0;
 	int failed;
 
@@ -246,7 +252,8 @@ int main(void)
 			.initial_state = (void *)memop_get(i),
 		};
 	for (i = 0; i < memop_count(); i++)
-		if (memop_get(i)->kinds && memop_get(i)->verdict != MEMOP_EITHER)
+		if (memop_get(i)->kinds &&
+		    memop_get(i)->verdict != MEMOP_EITHER)
 			tests[n++] = (struct CMUnitTest){
 				.name = title("2010: %s", memop_get(i)->name),
 				.test_func = unfiltered,
