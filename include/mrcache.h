@@ -82,6 +82,14 @@ struct mrcache_attr {
 	unsigned int repins;
 
 	/*
+	 * MRCACHE_REMOTE (0 or 1): cache registrations with IBV_ACCESS_REMOTE_*
+	 * too. Their keys then still work for peers after mrcache_dereg_mr(),
+	 * until the memory changes or mrcache_flush(): not for programs that
+	 * deregister in order to revoke. Off by default: they pass through.
+	 */
+	bool remote;
+
+	/*
 	 * MRCACHE_CONTAIN (0 or 1): a registration of a larger range may serve.
 	 * Then mr->addr and mr->length may be those of the larger range, and
 	 * local access may be wider than asked for, never remote access.
@@ -169,6 +177,7 @@ MRCACHE_API int mrcache_invalidate(struct mrcache *cache, const void *addr,
 enum mrcache_bypass {
 	MRCACHE_BYPASS_MONITOR, /* no monitor */
 	MRCACHE_BYPASS_ACCESS,	/* access flags that cannot be cached */
+	MRCACHE_BYPASS_REMOTE,	/* remote access, and attr.remote is off */
 	MRCACHE_BYPASS_RANGE,	/* empty, wraps around, implicit on-demand paging */
 	MRCACHE_BYPASS_MEMORY,	/* device memory or a hole in the range */
 	MRCACHE_BYPASS_FORK,	/* ibv_fork_init() is in effect, or a fork child */

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* From the monitor's events to registrations that are deregistered. */
+#include "mr.h"
+
+#include <stddef.h>
+
+#define COOKIES 128
+
+/*
+ * A monitor that never says "empty" must not hold us for ever; this is far
+ * more than there can be reports.
+ */
+#define ROUNDS (1u << 20)
+
+bool mrc_once(struct mrcache *cache, unsigned int what)
+{
+	uint64_t bit = UINT64_C(1) << what;
+
+	return !(atomic_fetch_or(&cache->said, bit) & bit);
+}
+
+/* (lock) */
+static void on_event(struct mrcache *cache, uint64_t cookie, struct mr **doomed)
+{
+	struct mr *mr = mr_of_cookie(cache, cookie);
+
+	mrc_count(cache, STAT_EVENTS);
+	/*
+	 * Untouched: the event is from an earlier use of mr, or from before it
+	 * was armed again, and was on its way here while that changed.
+	 */
+	if (!mr || (cache->states && mr_is_untouched(cache, mr)))
+		return;
+	switch (mr->state) {
+	case MR_BUSY:
+		mr->hit = true;
+		break;
+	case MR_LIVE:
+		mr_doom(cache, mr, true, doomed);
+		break;
+	case MR_DOOMED: /* by a flush, say, and its holder still asks */
+		mr_mark_stale(cache, mr);
+		break;
+	case MR_FREE:
+	case MR_RELEASING:
+		break;
+	}
+}
+
+/* With drain_lock. */
+static bool drain(struct mrcache *cache)
+{
+	struct mrc_monitor *monitor = cache->monitor;
+	uint64_t cookies[COOKIES];
+	uint64_t generation = 0;
+	bool empty = false;
+
+	mrc_count(cache, STAT_DRAINS);
+	for (unsigned int round = 0; !empty && round < ROUNDS; round++) {
+		struct mr *doomed = NULL, *list = NULL;
+		int n = monitor->ops->read(monitor, cookies, COOKIES, &generation, &empty);
+
+		if (n < 0) {
+			if (mrc_once(cache, ONCE_MONITOR))
+				mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
+					"monitor %s: cannot read events: %s", monitor->name,
+					mrcache_strerror(n));
+			return false;
+		}
+		pthread_mutex_lock(&cache->lock);
+		for (int i = 0; i < n; i++)
+			on_event(cache, cookies[i], &doomed);
+		if (empty)
+			/*
+			 * After everything up to generation is doomed; pairs
+			 * with the acquire in mr_is_usable().
+			 */
+			atomic_store_explicit(&cache->hot->drained, generation + 1,
+					      memory_order_release);
+		mr_sift(cache, doomed, &list);
+		pthread_mutex_unlock(&cache->lock);
+		mr_release(cache, list);
+	}
+	return empty;
+}
+
+bool mrc_drain(struct mrcache *cache, bool wait)
+{
+	bool ok;
+
+	if (wait)
+		pthread_mutex_lock(&cache->drain_lock);
+	else if (pthread_mutex_trylock(&cache->drain_lock))
+		return true;
+	ok = drain(cache);
+	pthread_mutex_unlock(&cache->drain_lock);
+	return ok;
+}

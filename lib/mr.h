@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The life of a registration: FREE, BUSY, LIVE, DOOMED, RELEASING, FREE (see
+ * mrcache_int.h). Functions marked (lock) want the cache lock held, those
+ * marked (no lock) want it free.
+ */
+#ifndef MRC_MR_H
+#define MRC_MR_H
+
+#include "thread.h"
+
+/* What a caller of mrcache_reg_mr() asks for. */
+struct mr_want {
+	struct ibv_pd *pd;
+	uintptr_t start;
+	size_t length;
+	int access;
+};
+
+/* A hold: while it is counted, this use of mr does not end. */
+struct mr_hold {
+	struct mr *mr;
+	uint64_t life;
+	_Atomic int64_t *count; /* the thread's, or mr->handed */
+};
+
+/* (lock) A BUSY one for this range, or NULL without memory. */
+struct mr *mr_get(struct mrcache *cache, const struct mr_want *range);
+/* (lock) Back to the pool, from BUSY or RELEASING. */
+void mr_put(struct mrcache *cache, struct mr *mr);
+
+/* The registration a cookie names, or NULL; for any 64 bits. */
+struct mr *mr_of_cookie(struct mrcache *cache, uint64_t cookie);
+static inline uint64_t mr_cookie(const struct mr *mr)
+{
+	return (uintptr_t)mr;
+}
+
+struct mr *mr_of_number(struct mrcache *cache, uint32_t number);
+
+/* (lock) BUSY to LIVE, with one hold; or -ENOMEM and still BUSY. */
+int mr_publish(struct mrcache *cache, struct mr *mr, struct ibv_mr *ibv,
+	       struct mrc_thread *thread, struct mr_hold *hold);
+/* (lock) BUSY to DOOMED with one hold: given to one caller only. -ENOMEM. */
+int mr_publish_uncached(struct mrcache *cache, struct mr *mr, struct ibv_mr *ibv);
+
+/*
+ * (lock) LIVE to DOOMED. Any number of these must be followed by mr_sift(),
+ * which moves those not held to RELEASING and onto the list. *list: NULL, or
+ * from an earlier call.
+ */
+void mr_doom(struct mrcache *cache, struct mr *mr, bool stale, struct mr **doomed);
+/* (lock) The memory of a DOOMED one changed; also followed by mr_sift(). */
+void mr_mark_stale(struct mrcache *cache, struct mr *mr);
+void mr_sift(struct mrcache *cache, struct mr *doomed, struct mr **list);
+
+/* (lock) Whether anybody holds it. Exact for DOOMED ones, else a guess. */
+bool mr_is_held(struct mrcache *cache, struct mr *mr);
+
+/* (lock) Makes room for one more of this length; false if all is held. */
+bool mr_make_room(struct mrcache *cache, size_t length, struct mr **list);
+/* (lock) Evicts idle ones of at least this many bytes; false if none was. */
+bool mr_evict(struct mrcache *cache, uint64_t bytes, uint64_t regs, struct mr **list);
+
+/* (no lock) Deregisters what is on a list of RELEASING ones. */
+void mr_release(struct mrcache *cache, struct mr *list);
+
+/* Whether the state word says untouched. Only for monitors that have them. */
+static inline bool mr_is_untouched(const struct mrcache *cache, struct mr *mr)
+{
+	/* Acquire, so that the caller's look at life comes after (I2). */
+	uint32_t slot = atomic_load_explicit(&mr->slot, memory_order_acquire);
+	uint32_t armed = atomic_load_explicit(&mr->armed, memory_order_acquire);
+
+	/* Pairs with the monitor's write of the word. */
+	return __atomic_load_n(&cache->states[slot], __ATOMIC_ACQUIRE) == armed;
+}
+
+/*
+ * Whether a use of mr, which must be held or looked at under the lock, may be
+ * handed out. The order is what counts: `drained` before `life`, because what
+ * is drained was doomed before; and `life` last of all (I2, I4).
+ */
+static inline bool mr_is_usable(const struct mrcache *cache, struct mr *mr, uint64_t life)
+{
+	uint64_t drained =
+		atomic_load_explicit(&cache->hot->drained, memory_order_acquire);
+
+	if (__builtin_expect(drained != mrc_generation(cache) + 1, 0)) {
+		/* Also so in a fork child, where drained and alive are 0. */
+		if (!cache->states || !cache->hot->alive || !mr_is_untouched(cache, mr))
+			return false;
+	}
+	return atomic_load_explicit(&mr->life, memory_order_acquire) == life;
+}
+
+/* Counts a hold, of a thread or (count is NULL) of nobody in particular. */
+static inline void mr_hold_add(struct mr_hold *hold)
+{
+	if (__builtin_expect(hold->count != NULL, 1))
+		atomic_store_explicit(
+			hold->count,
+			atomic_load_explicit(hold->count, memory_order_relaxed) + 1,
+			memory_order_relaxed);
+	else
+		atomic_fetch_add(&hold->mr->handed, 1);
+}
+
+/* Gives one back; release, so that its use comes before deregistration. */
+static inline void mr_hold_sub(struct mr_hold *hold)
+{
+	if (__builtin_expect(hold->count != NULL, 1))
+		/* Pairs with the acquire in mrc_thread_read(). */
+		atomic_store_explicit(
+			hold->count,
+			atomic_load_explicit(hold->count, memory_order_relaxed) - 1,
+			memory_order_release);
+	else
+		atomic_fetch_sub(&hold->mr->handed, 1);
+}
+
+/* (no lock) After mr_hold_sub(): ends the use if it was doomed and the last. */
+void mr_finish(struct mrcache *cache, struct mr *mr, uint64_t life);
+
+/* (no lock) Gives a hold back. */
+static inline void mr_hold_drop(struct mrcache *cache, struct mr_hold *hold)
+{
+	mr_hold_sub(hold);
+	mrc_fence_light(cache);
+	if (__builtin_expect(atomic_load_explicit(&hold->mr->life, memory_order_acquire) !=
+				     hold->life, 0))
+		mr_finish(cache, hold->mr, hold->life);
+}
+
+/* Holds somewhere in all threads; see mr.c for when that is exact. */
+int64_t mr_holds(struct mrcache *cache, struct mr *mr);
+
+/*
+ * A LIVE one that serves, held. The first without the lock, believing nothing
+ * that it cannot check; the second (lock), which finds all there are.
+ */
+bool mr_find(struct mrcache *cache, struct mrc_thread *thread, const struct mr_want *want,
+	     struct mr_hold *hold);
+bool mr_find_locked(struct mrcache *cache, struct mrc_thread *thread,
+		    const struct mr_want *want, struct mr_hold *hold);
+
+/* (lock) The LIVE or DOOMED one behind an ibv_mr, or NULL. */
+struct mr *mr_find_ibv_locked(struct mrcache *cache, const struct ibv_mr *ibv);
+/* A LIVE one behind an ibv_mr and its life, without the lock, or NULL. */
+struct mr *mr_find_ibv(struct mrcache *cache, const struct ibv_mr *ibv, uint64_t *life);
+
+static inline uint32_t mr_hash_ibv(const struct ibv_mr *ibv)
+{
+	return mrc_hash((uintptr_t)ibv, 0);
+}
+
+#endif /* MRC_MR_H */

@@ -1,0 +1,896 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The public calls. mrcache_reg_mr() and mrcache_dereg_mr() first look at what
+ * the thread used recently, then at the index, both without a lock; the rest
+ * of this file is what happens when that is not enough.
+ */
+#include "mr.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Access flags that are understood well enough to be cached. */
+#define REMOTE_ACCESS                                          \
+	(IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | \
+	 IBV_ACCESS_REMOTE_ATOMIC)
+#define CACHEABLE_ACCESS \
+	(IBV_ACCESS_LOCAL_WRITE | REMOTE_ACCESS | IBV_ACCESS_RELAXED_ORDERING)
+
+/* How much is evicted when ibv_reg_mr() finds no memory: a part of the whole. */
+#define EVICT_PART 8
+
+/* ---- open and close --------------------------------------------------------- */
+
+/* All caches, closed ones too: they stay, so that using one is an error. */
+static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct mrcache *registry;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+/* What a closed cache's head points to; mrcache_valid() is false then. */
+static const uint64_t no_generation;
+static struct mrc_hot no_hot;
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&registry_lock);
+	for (struct mrcache *cache = registry; cache; cache = cache->next) {
+		pthread_mutex_lock(&cache->drain_lock);
+		pthread_mutex_lock(&cache->lock);
+	}
+}
+
+static void after_fork(void)
+{
+	for (struct mrcache *cache = registry; cache; cache = cache->next) {
+		pthread_mutex_unlock(&cache->lock);
+		pthread_mutex_unlock(&cache->drain_lock);
+	}
+	pthread_mutex_unlock(&registry_lock);
+}
+
+static void after_fork_in_child(void)
+{
+	for (struct mrcache *cache = registry; cache; cache = cache->next) {
+		/* Done by the kernel already, unless it lacks MADV_WIPEONFORK. */
+		if (cache->hot != &no_hot)
+			memset(cache->hot, 0, sizeof(*cache->hot));
+		mrc_reaper_forget(cache);
+	}
+	after_fork();
+}
+
+static void set_fork_handlers(void)
+{
+	pthread_atfork(before_fork, after_fork, after_fork_in_child);
+}
+
+static struct mrc_hot *new_hot(void)
+{
+	size_t size = (size_t)sysconf(_SC_PAGESIZE);
+	struct mrc_hot *hot = mmap(NULL, size, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (hot == MAP_FAILED)
+		return NULL;
+	madvise(hot, size, MADV_WIPEONFORK);
+	hot->alive = 1;
+	return hot;
+}
+
+static void free_hot(struct mrc_hot *hot)
+{
+	if (hot)
+		munmap(hot, (size_t)sysconf(_SC_PAGESIZE));
+}
+
+struct mrcache *mrc_open(const struct mrcache_attr *attr, struct mrc_monitor *monitor,
+			 const struct mrc_verbs *verbs)
+{
+	struct mrcache *cache = aligned_alloc(_Alignof(struct mrcache), sizeof(*cache));
+	int ret = ENOMEM;
+
+	if (!cache)
+		goto err_monitor;
+	*cache = (struct mrcache){
+		.attr = *attr,
+		.contain = attr->contain,
+		.monitor = monitor,
+		.verbs = verbs,
+		.expedited = mrc_fence_init(),
+		.fork_unneeded = verbs->fork_status() == IBV_FORK_UNNEEDED,
+		.hot = new_hot(),
+	};
+	if (!cache->hot)
+		goto err_cache;
+	if (mrc_index_init(&cache->by_range))
+		goto err_hot;
+	if (mrc_index_init(&cache->by_ibv))
+		goto err_by_range;
+	pthread_mutex_init(&cache->lock, NULL);
+	pthread_mutex_init(&cache->drain_lock, NULL);
+	cache->states = monitor ? monitor->states : NULL;
+	cache->head.quiet = &cache->hot->quiet;
+	cache->head.generation = monitor ? monitor->generation : &no_generation;
+	/* Nothing is watched yet, so nothing that has happened matters. */
+	atomic_store(&cache->hot->drained, mrc_generation(cache) + 1);
+	cache->hot->quiet = atomic_load(&cache->hot->drained);
+	atomic_store(&cache->open, true);
+
+	if (monitor && attr->reaper && monitor->fd >= 0) {
+		int error = mrc_reaper_start(cache);
+
+		if (error)
+			mrc_log(attr, MRCACHE_LOG_WARN, "no reaper thread: %s",
+				strerror(-error));
+	}
+	pthread_once(&fork_once, set_fork_handlers);
+	pthread_mutex_lock(&registry_lock);
+	cache->next = registry;
+	registry = cache;
+	pthread_mutex_unlock(&registry_lock);
+	return cache;
+
+err_by_range:
+	mrc_index_fini(&cache->by_range);
+err_hot:
+	free_hot(cache->hot);
+err_cache:
+	free(cache);
+err_monitor:
+	if (monitor)
+		monitor->ops->close(monitor);
+	errno = ret;
+	return NULL;
+}
+
+struct mrcache *mrcache_open(const struct mrcache_attr *given)
+{
+	struct mrc_monitor *monitor = NULL;
+	struct mrcache_attr attr;
+	int ret;
+
+	if (given)
+		attr = *given;
+	else
+		mrcache_attr_init(&attr);
+	ret = mrc_config(&attr);
+	if (ret) {
+		errno = -ret;
+		return NULL;
+	}
+	if (strcmp(attr.monitor, "none")) {
+		ret = mrc_monitor_ummunotify(&monitor, attr.device,
+					     !strcmp(attr.monitor, "ummunotify-2010"));
+		if (ret && strcmp(attr.monitor, "auto")) {
+			mrc_log(&attr, MRCACHE_LOG_ERROR, "%s: %s", attr.device,
+				mrcache_strerror(ret));
+			errno = -ret;
+			return NULL;
+		}
+		if (ret)
+			mrc_log(&attr, MRCACHE_LOG_WARN,
+				"%s: %s; nothing is cached", attr.device,
+				mrcache_strerror(ret));
+	}
+	return mrc_open(&attr, monitor, &mrc_verbs_real);
+}
+
+/* (lock) */
+static void doom_all(struct mrcache *cache, const struct mrc_pd *entry,
+		     struct mr **doomed)
+{
+	struct mr *mr;
+
+	DL_FOREACH(entry->mrs, mr)
+		if (mr->state == MR_LIVE)
+			mr_doom(cache, mr, false, doomed);
+}
+
+/* (lock) Those that somebody has, or is about to get. */
+static int count_held(struct mrcache *cache, const struct mrc_pd *entry)
+{
+	struct mr *mr;
+	int held = 0;
+
+	DL_FOREACH(entry->mrs, mr)
+		if (mr->state == MR_BUSY || mr->state == MR_DOOMED ||
+		    (mr->state == MR_LIVE && mr_is_held(cache, mr)))
+			held++;
+	return held;
+}
+
+int mrcache_close(struct mrcache *cache)
+{
+	struct mrc_pd *entry, *next;
+	struct mr *doomed = NULL, *list = NULL;
+	struct mrc_hot *hot;
+	int held = 0;
+
+	if (!cache || !atomic_load(&cache->open))
+		return -EINVAL;
+	if (mrc_is_owner(cache)) {
+		pthread_mutex_lock(&cache->lock);
+		mrc_fence_heavy(cache);
+		HASH_ITER(hh, cache->pds, entry, next)
+			held += count_held(cache, entry);
+		pthread_mutex_unlock(&cache->lock);
+		if (held)
+			return -EBUSY;
+
+		mrc_reaper_stop(cache);
+		pthread_mutex_lock(&cache->lock);
+		HASH_ITER(hh, cache->pds, entry, next)
+			doom_all(cache, entry, &doomed);
+		mr_sift(cache, doomed, &list);
+		pthread_mutex_unlock(&cache->lock);
+		mr_release(cache, list);
+	}
+
+	pthread_mutex_lock(&cache->lock);
+	atomic_store(&cache->open, false);
+	hot = cache->hot;
+	cache->hot = &no_hot;
+	cache->head.quiet = &no_hot.quiet;
+	cache->head.generation = &no_generation;
+	cache->states = NULL;
+	mrc_threads_fini(cache);
+	pthread_mutex_unlock(&cache->lock);
+
+	if (cache->monitor)
+		cache->monitor->ops->close(cache->monitor);
+	cache->monitor = NULL;
+	HASH_ITER(hh, cache->pds, entry, next) {
+		/* Only in a child: the registrations are the parent's. */
+		HASH_DEL(cache->pds, entry);
+		free(entry);
+	}
+	mrc_index_fini(&cache->by_range);
+	mrc_index_fini(&cache->by_ibv);
+	for (unsigned int chunk = 0; chunk < MRC_CHUNKS; chunk++)
+		free(atomic_exchange(&cache->chunks[chunk], NULL));
+	free_hot(hot);
+	return 0;
+}
+
+/* ---- registering --------------------------------------------------------------- */
+
+static struct recent_reg *recent_reg(struct mrc_thread *thread, uintptr_t start,
+				     size_t length)
+{
+	uint64_t hash = (start ^ length) * UINT64_C(0x9e3779b97f4a7c15);
+
+	return &thread->regs[hash >> 54];
+}
+
+static struct recent_mr *recent_mr(struct mrc_thread *thread, const struct ibv_mr *ibv)
+{
+	uint64_t hash = (uintptr_t)ibv * UINT64_C(0x9e3779b97f4a7c15);
+
+	return &thread->mrs[hash >> 54];
+}
+
+_Static_assert(MRC_RECENT == 1u << (64 - 54), "the shifts above");
+
+static void remember(struct mrc_thread *thread, const struct mr_want *want,
+		     const struct mr_hold *hold, struct ibv_mr *ibv)
+{
+	if (!thread || !hold->count)
+		return;
+	*recent_reg(thread, want->start, want->length) = (struct recent_reg){
+		.start = want->start,
+		.length = want->length,
+		.pd = want->pd,
+		.access = want->access,
+		.life = hold->life,
+		.mr = hold->mr,
+		.count = hold->count,
+		.ibv = ibv,
+	};
+	*recent_mr(thread, ibv) = (struct recent_mr){
+		.ibv = ibv,
+		.life = hold->life,
+		.mr = hold->mr,
+		.count = hold->count,
+	};
+}
+
+/* What every hit does once it holds: the same for all ways to find. */
+static struct ibv_mr *hit(struct mrc_thread *thread, const struct mr_want *want,
+			  const struct mr_hold *hold)
+{
+	struct mr *mr = hold->mr;
+	struct ibv_mr *ibv = atomic_load_explicit(&mr->ibv, memory_order_relaxed);
+
+	/* Written only if it changes: the line is shared. */
+	if (!atomic_load_explicit(&mr->referenced, memory_order_relaxed))
+		atomic_store_explicit(&mr->referenced, true, memory_order_relaxed);
+	remember(thread, want, hold, ibv);
+	return ibv;
+}
+
+static void count_hit(struct mrcache *cache, struct mrc_thread *thread)
+{
+	if (thread)
+		atomic_store_explicit(
+			&thread->hits,
+			atomic_load_explicit(&thread->hits, memory_order_relaxed) + 1,
+			memory_order_relaxed);
+	else
+		mrc_count(cache, STAT_OTHER_HITS);
+}
+
+/*
+ * ibv_reg_mr(); when memory is short or the lock limit is reached, idle
+ * registrations make room and it is tried again.
+ */
+static struct ibv_mr *verbs_reg_mr(struct mrcache *cache, const struct mr_want *range)
+{
+	for (;;) {
+		struct ibv_mr *ibv = cache->verbs->reg_mr(
+			range->pd, (void *)range->start, range->length, range->access);
+		struct mr *list = NULL;
+		int error = errno;
+		bool evicted;
+
+		if (ibv) {
+			mrc_count(cache, STAT_REGISTRATIONS);
+			return ibv;
+		}
+		if (error != ENOMEM && error != EAGAIN)
+			break;
+		pthread_mutex_lock(&cache->lock);
+		evicted = mr_evict(cache, range->length + cache->live_bytes / EVICT_PART, 1,
+				   &list);
+		pthread_mutex_unlock(&cache->lock);
+		errno = error;
+		if (!evicted)
+			break;
+		mrc_count(cache, STAT_RETRIES);
+		mr_release(cache, list);
+	}
+	mrc_count(cache, STAT_REG_ERRORS);
+	return NULL;
+}
+
+static void count_bypass(struct mrcache *cache, enum mrcache_bypass reason)
+{
+	static const char *const why[MRCACHE_BYPASS_REASONS] = {
+		[MRCACHE_BYPASS_MONITOR] = "there is no monitor",
+		[MRCACHE_BYPASS_ACCESS] = "its access flags cannot be cached",
+		[MRCACHE_BYPASS_REMOTE] = "it grants remote access (MRCACHE_REMOTE=1 caches those)",
+		[MRCACHE_BYPASS_RANGE] = "its range is empty or wraps around",
+		[MRCACHE_BYPASS_MEMORY] = "it is of device memory, or has a hole",
+		[MRCACHE_BYPASS_FORK] = "fork support (ibv_fork_init) is in effect",
+		[MRCACHE_BYPASS_LIMIT] = "the cache's limits are reached and all is held",
+		[MRCACHE_BYPASS_WATCH] = "the monitor cannot watch it",
+		[MRCACHE_BYPASS_UNSTABLE] = "its mapping kept changing",
+	};
+
+	mrc_count(cache, STAT_BYPASS + (enum mrc_stat)reason);
+	/* Without a monitor it was said at open. */
+	if (reason != MRCACHE_BYPASS_MONITOR && mrc_once(cache, ONCE_BYPASS + reason))
+		mrc_log(&cache->attr, MRCACHE_LOG_WARN,
+			"a registration was not cached: %s (said once, counted)",
+			why[reason]);
+}
+
+/* Back to the pool without having been handed out. */
+static void abandon(struct mrcache *cache, struct mr *mr)
+{
+	int saved = errno;
+
+	if (mr->watched)
+		cache->monitor->ops->unwatch(cache->monitor, mr_cookie(mr));
+	pthread_mutex_lock(&cache->lock);
+	mr_put(cache, mr);
+	pthread_mutex_unlock(&cache->lock);
+	errno = saved;
+}
+
+/* Deregisters what was not handed out. */
+static void drop_ibv(struct mrcache *cache, struct ibv_mr *ibv)
+{
+	int saved = errno;
+
+	mrc_count(cache, cache->verbs->dereg_mr(ibv) ? STAT_DEREG_ERRORS :
+						       STAT_DEREGISTRATIONS);
+	errno = saved;
+}
+
+/* Hands ibv, made for the BUSY mr, to this one caller. */
+static struct ibv_mr *hand_out_uncached(struct mrcache *cache, struct mr *mr,
+					struct ibv_mr *ibv, enum mrcache_bypass reason)
+{
+	int ret;
+
+	if (mr->watched)
+		cache->monitor->ops->unwatch(cache->monitor, mr_cookie(mr));
+	mr->watched = false;
+	pthread_mutex_lock(&cache->lock);
+	ret = mr_publish_uncached(cache, mr, ibv);
+	pthread_mutex_unlock(&cache->lock);
+	if (ret) {
+		drop_ibv(cache, ibv);
+		abandon(cache, mr);
+		errno = -ret;
+		return NULL;
+	}
+	count_bypass(cache, reason);
+	return ibv;
+}
+
+/* An ordinary registration, known to the cache only to be given back. */
+static struct ibv_mr *reg_uncached(struct mrcache *cache, struct mr *mr,
+				   const struct mr_want *want, enum mrcache_bypass reason)
+{
+	struct ibv_mr *ibv = verbs_reg_mr(cache, want);
+
+	if (!ibv) {
+		abandon(cache, mr);
+		return NULL;
+	}
+	return hand_out_uncached(cache, mr, ibv, reason);
+}
+
+/* Starts watching the BUSY mr: 0, or the reason not to cache it. */
+static int watch(struct mrcache *cache, struct mr *mr)
+{
+	struct mrc_monitor *monitor = cache->monitor;
+	uint64_t start = atomic_load(&mr->start), end = start + atomic_load(&mr->length);
+	struct mrc_watch armed = {0};
+	struct mr *list = NULL;
+	int ret;
+
+	ret = monitor->ops->watch(monitor, start, end, mr_cookie(mr), &armed);
+	if (ret == -ENOSPC || ret == -ENOMEM) {
+		/* Registrations that go take their watches with them. */
+		pthread_mutex_lock(&cache->lock);
+		mr_evict(cache, 0, 1 + cache->live / EVICT_PART, &list);
+		pthread_mutex_unlock(&cache->lock);
+		if (list) {
+			mr_release(cache, list);
+			ret = monitor->ops->watch(monitor, start, end, mr_cookie(mr), &armed);
+		}
+	}
+	if (ret == -EOPNOTSUPP)
+		return MRCACHE_BYPASS_MEMORY;
+	if (ret)
+		return MRCACHE_BYPASS_WATCH;
+	mr->watched = true;
+	atomic_store(&mr->slot, armed.slot);
+	atomic_store(&mr->armed, armed.armed);
+	return -1;
+}
+
+/* Whether the BUSY mr was hit since it was armed. */
+static bool is_dirty(struct mrcache *cache, struct mr *mr)
+{
+	bool hit;
+
+	if (cache->states && !mr_is_untouched(cache, mr))
+		return true;
+	if (!cache->states && mrc_generation(cache) + 1 != atomic_load(&cache->hot->drained) &&
+	    !mrc_drain(cache, true))
+		return true;
+	pthread_mutex_lock(&cache->lock);
+	hit = mr->hit;
+	pthread_mutex_unlock(&cache->lock);
+	return hit;
+}
+
+static bool rearm(struct mrcache *cache, struct mr *mr)
+{
+	struct mrc_watch armed = {0};
+	int ret;
+
+	pthread_mutex_lock(&cache->lock);
+	mr->hit = false;
+	pthread_mutex_unlock(&cache->lock);
+	ret = cache->monitor->ops->rearm(cache->monitor, mr_cookie(mr), &armed);
+	if (ret)
+		return false;
+	atomic_store(&mr->slot, armed.slot);
+	atomic_store(&mr->armed, armed.armed);
+	return true;
+}
+
+/*
+ * The order everything depends on: watch, pin, look. What is unmapped before
+ * the watch is not what is pinned; what is unmapped after it is seen. Pinning
+ * may itself be seen (it breaks copy-on-write), so there are some tries.
+ */
+static struct ibv_mr *reg_watched(struct mrcache *cache, struct mrc_thread *thread,
+				  struct mr *mr, const struct mr_want *want,
+				  const struct mr_want *range)
+{
+	struct mr_hold hold;
+	struct ibv_mr *ibv;
+	bool published;
+	int reason = watch(cache, mr);
+
+	if (reason >= 0)
+		return reg_uncached(cache, mr, want, (enum mrcache_bypass)reason);
+
+	for (unsigned int repins = 0;; repins++) {
+		ibv = verbs_reg_mr(cache, range);
+		if (!ibv) {
+			abandon(cache, mr);
+			return NULL;
+		}
+		if (!is_dirty(cache, mr))
+			break;
+		if (repins == cache->attr.repins)
+			return hand_out_uncached(cache, mr, ibv, MRCACHE_BYPASS_UNSTABLE);
+		if (!rearm(cache, mr))
+			return hand_out_uncached(cache, mr, ibv, MRCACHE_BYPASS_WATCH);
+		drop_ibv(cache, ibv);
+		mrc_count(cache, STAT_REPINS);
+	}
+
+	pthread_mutex_lock(&cache->lock);
+	if (mr_find_locked(cache, thread, want, &hold)) {
+		/* Another thread was faster. */
+		pthread_mutex_unlock(&cache->lock);
+		drop_ibv(cache, ibv);
+		abandon(cache, mr);
+		count_hit(cache, thread);
+		return hit(thread, want, &hold);
+	}
+	/* Without state words an event may have come since is_dirty(). */
+	published = !mr->hit && !mr_publish(cache, mr, ibv, thread, &hold);
+	pthread_mutex_unlock(&cache->lock);
+	if (!published)
+		return hand_out_uncached(cache, mr, ibv, MRCACHE_BYPASS_UNSTABLE);
+	mrc_count(cache, STAT_MISSES);
+	return hit(thread, want, &hold);
+}
+
+/* What forbids caching whatever the state of the cache; -1 if nothing does. */
+static int never_cached(struct mrcache *cache, const struct mr_want *want)
+{
+	if (!cache->monitor)
+		return MRCACHE_BYPASS_MONITOR;
+	if (want->access & ~CACHEABLE_ACCESS)
+		return MRCACHE_BYPASS_ACCESS;
+	if (!want->length || want->start + want->length < want->start)
+		return MRCACHE_BYPASS_RANGE;
+	if ((want->access & REMOTE_ACCESS) && !cache->attr.remote)
+		return MRCACHE_BYPASS_REMOTE;
+	/* It would madvise() memory that has gone when we deregister. */
+	if (!cache->fork_unneeded && cache->verbs->fork_status() == IBV_FORK_ENABLED)
+		return MRCACHE_BYPASS_FORK;
+	return -1;
+}
+
+static struct mr_want range_of(struct mrcache *cache, const struct mr_want *want)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	struct mr_want range = *want;
+	uintptr_t end = want->start + want->length;
+
+	if (!cache->attr.page_align || end > UINTPTR_MAX - page)
+		return range;
+	range.start &= ~(page - 1);
+	range.length = ((end + page - 1) & ~(page - 1)) - range.start;
+	return range;
+}
+
+/* Not found without the lock: look again under it, else register. */
+static struct ibv_mr *reg_slow(struct mrcache *cache, struct mrc_thread *thread,
+			       const struct mr_want *want)
+{
+	int reason = never_cached(cache, want);
+	struct mr_want range = reason < 0 ? range_of(cache, want) : *want;
+	struct mr *mr, *list = NULL;
+	struct mr_hold hold;
+	bool drained = true;
+
+	if (reason < 0 && mrc_generation(cache) + 1 != atomic_load(&cache->hot->drained))
+		drained = mrc_drain(cache, !cache->states) || cache->states;
+
+	pthread_mutex_lock(&cache->lock);
+	if (reason < 0 && drained && mr_find_locked(cache, thread, want, &hold)) {
+		pthread_mutex_unlock(&cache->lock);
+		count_hit(cache, thread);
+		return hit(thread, want, &hold);
+	}
+	mr = mr_get(cache, &range);
+	if (mr && reason < 0) {
+		if (mr_make_room(cache, range.length, &list)) {
+			mr->accounted = true;
+			cache->regs++;
+			cache->bytes += range.length;
+		} else {
+			reason = MRCACHE_BYPASS_LIMIT;
+		}
+	}
+	pthread_mutex_unlock(&cache->lock);
+	mr_release(cache, list);
+	if (!mr) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	if (reason >= 0)
+		return reg_uncached(cache, mr, want, (enum mrcache_bypass)reason);
+	return reg_watched(cache, thread, mr, want, &range);
+}
+
+/* A child knows nothing of its own registrations and needs not to. */
+static struct ibv_mr *reg_in_child(struct mrcache *cache, const struct mr_want *want)
+{
+	count_bypass(cache, MRCACHE_BYPASS_FORK);
+	return cache->verbs->reg_mr(want->pd, (void *)want->start, want->length,
+				    want->access);
+}
+
+struct ibv_mr *mrcache_reg_mr(struct mrcache *cache, struct ibv_pd *pd, void *addr,
+			      size_t length, int access)
+{
+	struct mr_want want = {pd, (uintptr_t)addr, length, access};
+	struct mrc_thread *thread;
+	struct mr_hold hold;
+
+	if (!cache || !atomic_load_explicit(&cache->open, memory_order_relaxed) || !pd) {
+		errno = EINVAL;
+		return NULL;
+	}
+	thread = mrc_thread(cache);
+	if (__builtin_expect(thread != NULL, 1)) {
+		struct recent_reg *recent = recent_reg(thread, want.start, length);
+
+		if (recent->start == want.start && recent->length == length &&
+		    recent->pd == pd && recent->access == access && recent->life) {
+			struct mr *mr = recent->mr;
+
+			hold = (struct mr_hold){mr, recent->life, recent->count};
+			mr_hold_add(&hold);
+			mrc_fence_light(cache);
+			if (__builtin_expect(mr_is_usable(cache, mr, hold.life), 1)) {
+				if (!atomic_load_explicit(&mr->referenced,
+							  memory_order_relaxed))
+					atomic_store_explicit(&mr->referenced, true,
+							      memory_order_relaxed);
+				count_hit(cache, thread);
+				return recent->ibv;
+			}
+			mr_hold_drop(cache, &hold);
+			recent->life = 0;
+		}
+	}
+	if (!mrc_is_owner(cache))
+		return reg_in_child(cache, &want);
+	if (length && mr_find(cache, thread, &want, &hold)) {
+		count_hit(cache, thread);
+		return hit(thread, &want, &hold);
+	}
+	return reg_slow(cache, thread, &want);
+}
+
+/* ---- giving back ------------------------------------------------------------------ */
+
+/* (lock) is taken; under it everything can be told apart. */
+static int dereg_locked(struct mrcache *cache, struct mrc_thread *thread,
+			struct ibv_mr *ibv)
+{
+	struct mr_hold hold;
+	struct mr *mr;
+	int ret;
+
+	pthread_mutex_lock(&cache->lock);
+	mr = mr_find_ibv_locked(cache, ibv);
+	if (!mr || mr_holds(cache, mr) <= 0) {
+		pthread_mutex_unlock(&cache->lock);
+		mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
+			"mrcache_dereg_mr(%p): not held; never registered here, or given back twice",
+			(void *)ibv);
+		return EINVAL;
+	}
+
+	if (mr->uncached) {
+		/* Its caller wants to know how deregistering went. */
+		atomic_fetch_sub(&mr->handed, 1);
+		mr->state = MR_RELEASING;
+		pthread_mutex_unlock(&cache->lock);
+		ret = cache->verbs->dereg_mr(ibv);
+		mrc_count(cache, ret ? STAT_DEREG_ERRORS : STAT_DEREGISTRATIONS);
+		pthread_mutex_lock(&cache->lock);
+		if (ret) {
+			atomic_fetch_add(&mr->handed, 1);
+			mr->state = MR_DOOMED;
+		} else {
+			mrc_index_remove(&cache->by_ibv, mr_hash_ibv(ibv), mr->number);
+			mr_put(cache, mr);
+		}
+		pthread_mutex_unlock(&cache->lock);
+		return ret;
+	}
+
+	hold = (struct mr_hold){mr, atomic_load(&mr->life),
+				mrc_thread_count(thread, mr->number)};
+	if (hold.count && atomic_load(hold.count) <= 0)
+		hold.count = NULL;
+	/* So that mr_finish() finds the life it would have had while LIVE. */
+	if (!(hold.life & 1))
+		hold.life--;
+	pthread_mutex_unlock(&cache->lock);
+	mr_hold_drop(cache, &hold);
+	return 0;
+}
+
+static int dereg_in_child(struct mrcache *cache, struct ibv_mr *ibv)
+{
+	/* What the parent held at fork is not ours to deregister. */
+	if (mr_find_ibv_locked(cache, ibv))
+		return 0;
+	return cache->verbs->dereg_mr(ibv);
+}
+
+int mrcache_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
+{
+	struct mrc_thread *thread;
+	struct mr_hold hold;
+	struct mr *mr;
+	uint64_t life;
+
+	if (!cache || !atomic_load_explicit(&cache->open, memory_order_relaxed) || !ibv)
+		return EINVAL;
+	thread = mrc_thread(cache);
+	if (!mrc_is_owner(cache))
+		return dereg_in_child(cache, ibv);
+	if (__builtin_expect(thread != NULL, 1)) {
+		struct recent_mr *recent = recent_mr(thread, ibv);
+
+		/*
+		 * While this use is LIVE ibv can only mean it, and while this
+		 * thread's count is above zero there is a hold to give back.
+		 */
+		if (recent->ibv == ibv &&
+		    atomic_load_explicit(&recent->mr->life, memory_order_acquire) ==
+			    recent->life &&
+		    atomic_load_explicit(recent->count, memory_order_relaxed) > 0) {
+			hold = (struct mr_hold){recent->mr, recent->life, recent->count};
+			mr_hold_drop(cache, &hold);
+			return 0;
+		}
+	}
+
+	mr = mr_find_ibv(cache, ibv, &life);
+	if (!mr)
+		return dereg_locked(cache, thread, ibv);
+	hold = (struct mr_hold){mr, life, mrc_thread_count(thread, mr->number)};
+	if (hold.count && atomic_load_explicit(hold.count, memory_order_relaxed) <= 0) {
+		/* Registered by another thread, or not held at all. */
+		if (mr_holds(cache, mr) <= 0)
+			return dereg_locked(cache, thread, ibv);
+		hold.count = NULL;
+	}
+	mr_hold_drop(cache, &hold);
+	return 0;
+}
+
+/* ---- the rest ------------------------------------------------------------------------ */
+
+bool mrcache_valid_slow(struct mrcache *cache, const struct ibv_mr *ibv)
+{
+	struct mr *mr;
+	uint64_t life;
+	bool valid;
+
+	if (!cache || !atomic_load(&cache->open) || !ibv || !mrc_is_owner(cache))
+		return false;
+	if (!cache->states && cache->monitor &&
+	    mrc_generation(cache) + 1 != atomic_load(&cache->hot->drained) &&
+	    !mrc_drain(cache, true))
+		return false;
+	mr = mr_find_ibv(cache, ibv, &life);
+	if (mr && cache->states && mr_is_usable(cache, mr, life))
+		return true;
+
+	pthread_mutex_lock(&cache->lock);
+	mr = mr_find_ibv_locked(cache, ibv);
+	if (!mr)
+		valid = false;
+	else if (mr->state == MR_LIVE)
+		valid = !cache->states || mr_is_untouched(cache, mr);
+	else
+		valid = mr->uncached ||
+			(!mr->stale && (!cache->states || mr_is_untouched(cache, mr)));
+	pthread_mutex_unlock(&cache->lock);
+	return valid;
+}
+
+int mrcache_flush(struct mrcache *cache, struct ibv_pd *pd)
+{
+	struct mr *doomed = NULL, *list = NULL;
+	struct mrc_pd *entry, *next;
+	int held = 0;
+
+	if (!cache || !atomic_load(&cache->open))
+		return -EINVAL;
+	if (!mrc_is_owner(cache))
+		return 0;
+	pthread_mutex_lock(&cache->lock);
+	HASH_ITER(hh, cache->pds, entry, next)
+		if (!pd || entry->pd == pd)
+			doom_all(cache, entry, &doomed);
+	mr_sift(cache, doomed, &list);
+	HASH_ITER(hh, cache->pds, entry, next)
+		if (!pd || entry->pd == pd)
+			held += count_held(cache, entry);
+	pthread_mutex_unlock(&cache->lock);
+	mr_release(cache, list);
+	return held;
+}
+
+int mrcache_invalidate(struct mrcache *cache, const void *addr, size_t length)
+{
+	uintptr_t start = (uintptr_t)addr;
+	struct mr *doomed = NULL, *list = NULL;
+
+	if (!cache || !atomic_load(&cache->open) || !length || start + length - 1 < start)
+		return -EINVAL;
+	if (!mrc_is_owner(cache))
+		return 0;
+	pthread_mutex_lock(&cache->lock);
+	for (uint32_t number = 0; number < cache->made; number++) {
+		struct mr *mr = mr_of_number(cache, number);
+		uintptr_t mr_start = atomic_load(&mr->start);
+
+		if (mr->state != MR_BUSY && mr->state != MR_LIVE)
+			continue;
+		if (mr_start > start + length - 1 ||
+		    mr_start + (atomic_load(&mr->length) - 1) < start)
+			continue;
+		if (mr->state == MR_BUSY)
+			mr->hit = true;
+		else
+			mr_doom(cache, mr, true, &doomed);
+	}
+	mr_sift(cache, doomed, &list);
+	pthread_mutex_unlock(&cache->lock);
+	mr_release(cache, list);
+	return 0;
+}
+
+int mrcache_stats(struct mrcache *cache, struct mrcache_stats *stats, size_t size)
+{
+	struct mrcache_stats all = {0};
+	const _Atomic uint64_t *counts;
+	struct mrc_thread *thread;
+
+	if (!cache || !stats || !size || size > sizeof(all) || !atomic_load(&cache->open))
+		return -EINVAL;
+	counts = cache->stats;
+	pthread_mutex_lock(&cache->lock);
+	all.hits = counts[STAT_OTHER_HITS];
+	for (thread = atomic_load(&cache->threads); thread; thread = thread->next)
+		all.hits += atomic_load_explicit(&thread->hits, memory_order_relaxed);
+	all.misses = counts[STAT_MISSES];
+	all.registrations = counts[STAT_REGISTRATIONS];
+	all.deregistrations = counts[STAT_DEREGISTRATIONS];
+	all.repins = counts[STAT_REPINS];
+	all.invalidations = counts[STAT_INVALIDATIONS];
+	all.evictions = counts[STAT_EVICTIONS];
+	all.reg_errors = counts[STAT_REG_ERRORS];
+	all.dereg_errors = counts[STAT_DEREG_ERRORS];
+	all.retries = counts[STAT_RETRIES];
+	all.drains = counts[STAT_DRAINS];
+	all.events = counts[STAT_EVENTS];
+	for (int i = 0; i < MRCACHE_BYPASS_REASONS; i++)
+		all.bypass[i] = counts[STAT_BYPASS + i];
+	all.cached = cache->live;
+	all.cached_bytes = cache->live_bytes;
+	all.stale_held = cache->stale_held;
+	all.uncached = cache->uncached;
+	pthread_mutex_unlock(&cache->lock);
+	memcpy(stats, &all, size);
+	return 0;
+}
+
+const char *mrcache_monitor(const struct mrcache *cache)
+{
+	return cache && cache->monitor ? cache->monitor->name : "none";
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The cache's own structures. The argument why they are right is in
+ * docs/design.md; invariants are referred to by their numbers there (I1 ...).
+ */
+#ifndef MRC_INT_H
+#define MRC_INT_H
+
+#include "index.h"
+#include "monitor.h"
+#include "mrcache.h"
+#include "verbs.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* Without memory for a table uthash would end the program. */
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+#include <utlist.h>
+
+/*
+ * Numbers of registrations and threads' counts of them are kept in chunks that
+ * double, so that nothing ever moves.
+ */
+#define MRC_CHUNKS 20
+#define MRC_CHUNK_FIRST 1024u
+
+enum mr_state {
+	MR_FREE,      /* in the pool */
+	MR_BUSY,      /* belongs to the thread that registers it */
+	MR_LIVE,      /* in the index: may be found and held */
+	MR_DOOMED,    /* held, not to be found again; ends with the last put */
+	MR_RELEASING, /* belongs to the thread that deregisters it */
+};
+
+/*
+ * One registration. The structure is never freed before the cache is closed,
+ * so that its address may serve as the monitor's cookie and a reader without a
+ * lock may look at one that has been reused.
+ *
+ * I1 `life` is odd exactly while the state is MR_LIVE. It only grows, and by
+ *    at least 3 from one use to the next, so (mr, odd life) names one use.
+ * I2 What a reader compares is written only while life is even, and a reader
+ *    believes it only if life is the same odd number before and after.
+ * I3 An mr that anybody holds is not MR_FREE or MR_BUSY, and not
+ *    MR_RELEASING unless by the one who gave back the last hold.
+ */
+struct mr {
+	_Alignas(64) _Atomic uint64_t life;
+	_Atomic uintptr_t start;
+	_Atomic size_t length;
+	_Atomic(struct ibv_pd *) pd;
+	_Atomic(struct ibv_mr *) ibv;
+	_Atomic int access;
+	_Atomic uint32_t slot;	/* of the state word */
+	_Atomic uint32_t armed; /* the state word while untouched */
+	_Atomic bool referenced; /* used since the clock passed; set by hits */
+
+	/* Holds not counted in a thread's own counts; may be negative. */
+	_Atomic int64_t handed;
+
+	/* Under the cache lock, or of the owner while BUSY or RELEASING: */
+	uint32_t number;
+	enum mr_state state;
+	bool watched;	/* the monitor knows it */
+	bool accounted; /* counted in the cache's regs and bytes */
+	bool hit;	/* reported by the monitor while BUSY */
+	bool stale;	/* DOOMED because its memory changed */
+	bool uncached;	/* handed out once, never LIVE */
+	struct mrc_pd *pd_entry;
+	struct mr *prev, *next; /* in pd_entry->mrs */
+	struct mr *link;	/* in the pool, or a list of doomed or releasing */
+};
+
+/* The registrations of one pd; under the cache lock. */
+struct mrc_pd {
+	struct ibv_pd *pd;
+	struct mr *mrs;
+	UT_hash_handle hh;
+};
+
+/* What a thread remembers of a request it made. One cache line. */
+struct recent_reg {
+	uintptr_t start;
+	size_t length;
+	struct ibv_pd *pd;
+	uint64_t life; /* 0: empty */
+	struct mr *mr;
+	_Atomic int64_t *count;
+	struct ibv_mr *ibv;
+	int access;
+};
+
+/* The same for giving back. */
+struct recent_mr {
+	struct ibv_mr *ibv;
+	uint64_t life;
+	struct mr *mr;
+	_Atomic int64_t *count;
+};
+
+#define MRC_RECENT 1024u
+
+/*
+ * What one thread has in one cache. Written by that thread alone, except that
+ * a record whose thread has ended is folded and reused under the cache lock.
+ * counts[] are read by others under the cache lock (and mr_holds()).
+ */
+struct mrc_thread {
+	_Alignas(64) _Atomic uint64_t hits;
+	_Atomic(_Atomic int64_t *) counts[MRC_CHUNKS];
+	struct mrc_thread *next; /* immutable once linked */
+	bool in_use;		 /* under the cache lock */
+	struct recent_reg regs[MRC_RECENT];
+	struct recent_mr mrs[MRC_RECENT];
+};
+
+/*
+ * Alone on a page that the kernel zeroes in a fork child (MADV_WIPEONFORK), so
+ * that no hit is possible there, however the child was made. Written rarely.
+ */
+struct mrc_hot {
+	_Atomic uint64_t drained; /* generation + 1 up to which all is doomed */
+	uint64_t quiet;		  /* mrcache_head::quiet; 0 while stale_held */
+	uint64_t alive;		  /* 1, and 0 in a child */
+};
+
+enum mrc_stat {
+	STAT_MISSES,
+	STAT_REGISTRATIONS,
+	STAT_DEREGISTRATIONS,
+	STAT_REPINS,
+	STAT_INVALIDATIONS,
+	STAT_EVICTIONS,
+	STAT_REG_ERRORS,
+	STAT_DEREG_ERRORS,
+	STAT_RETRIES,
+	STAT_DRAINS,
+	STAT_EVENTS,
+	STAT_OTHER_HITS, /* of threads without a record */
+	STAT_BYPASS, /* and MRCACHE_BYPASS_REASONS more */
+	STATS = STAT_BYPASS + MRCACHE_BYPASS_REASONS,
+};
+
+/*
+ * Lock order: registry lock (cache.c), drain_lock, lock. No lock is held while
+ * a verb or a monitor call runs, except drain_lock during the monitor's
+ * read(): deregistering frees memory, which is an invalidation, whose reader
+ * may need those locks. The log callback runs without locks as well.
+ */
+struct mrcache {
+	/* Read by every hit; written at open and close only. */
+	struct mrcache_head head;
+	struct mrc_hot *hot;
+	const uint32_t *states;
+	_Atomic bool open;
+	bool expedited; /* membarrier works: fences are one-sided (I4) */
+	bool contain;
+	struct mrc_monitor *monitor; /* or NULL */
+	struct mrcache_attr attr;
+	const struct mrc_verbs *verbs;
+	bool fork_unneeded; /* fork support can never be in effect */
+	_Atomic uint64_t said; /* log_once(): what was said already */
+
+	struct mrc_index by_range; /* only MR_LIVE */
+	struct mrc_index by_ibv;   /* MR_LIVE, MR_DOOMED */
+	_Atomic uint64_t orders;   /* bit n: a registration of order n was made */
+
+	_Alignas(64) pthread_mutex_t drain_lock; /* one drain at a time */
+
+	_Alignas(64) pthread_mutex_t lock; /* all down to stats */
+	_Atomic(struct mrc_thread *) threads; /* push only; read without */
+	struct mr *_Atomic chunks[MRC_CHUNKS]; /* read without */
+	uint32_t made;	      /* registrations in the chunks so far */
+	struct mr *free;      /* by ->link */
+	struct mrc_pd *pds;   /* uthash */
+	uint32_t clock;	      /* where eviction goes on */
+	uint64_t regs, bytes; /* accounted */
+	uint64_t live, live_bytes;
+	uint64_t stale_held;
+	uint64_t uncached;
+
+	_Atomic uint64_t stats[STATS];
+
+	struct mrc_reaper *reaper;
+	struct mrcache *next; /* registry */
+};
+
+/* The generic mrcache_open(): monitor (taken over, or NULL) and verbs given. */
+struct mrcache *mrc_open(const struct mrcache_attr *attr, struct mrc_monitor *monitor,
+			 const struct mrc_verbs *verbs);
+
+static inline void mrc_count(struct mrcache *cache, enum mrc_stat stat)
+{
+	atomic_fetch_add_explicit(&cache->stats[stat], 1, memory_order_relaxed);
+}
+
+/* The monitor's counter. Pairs with its release of it. */
+static inline uint64_t mrc_generation(const struct mrcache *cache)
+{
+	return __atomic_load_n(cache->head.generation, __ATOMIC_ACQUIRE);
+}
+
+/* config.c: attr with the environment applied and checked, 0 or -EINVAL (said). */
+int mrc_config(struct mrcache_attr *attr);
+
+/* log.c: errno is preserved. */
+void mrc_log(const struct mrcache_attr *attr, enum mrcache_log_level level,
+	     const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* reaper.c */
+int mrc_reaper_start(struct mrcache *cache);
+void mrc_reaper_stop(struct mrcache *cache);
+/* In a fork child, where the thread does not exist. */
+void mrc_reaper_forget(struct mrcache *cache);
+
+/*
+ * drain.c: reads the monitor's events until there are none, and dooms what
+ * they name. False if the monitor failed. With `wait` false returns (true) at
+ * once if another thread is at it.
+ */
+bool mrc_drain(struct mrcache *cache, bool wait);
+
+/*
+ * Whether this process is the one that opened the cache, and not a child of
+ * it, which must touch nothing of the parent's.
+ */
+static inline bool mrc_is_owner(const struct mrcache *cache)
+{
+	return __atomic_load_n(&cache->hot->alive, __ATOMIC_RELAXED);
+}
+
+/* Says a line only the first time for this cache. */
+enum mrc_once {
+	ONCE_BYPASS, /* and MRCACHE_BYPASS_REASONS more */
+	ONCE_MONITOR = ONCE_BYPASS + MRCACHE_BYPASS_REASONS,
+};
+bool mrc_once(struct mrcache *cache, unsigned int what);
+
+#endif /* MRC_INT_H */
