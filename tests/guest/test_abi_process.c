@@ -293,7 +293,7 @@ static void *use_in_thread(void *argument)
 
 static void a_thread_may_use_it(void **state)
 {
-	struct scene s;
+	static struct scene s;
 	pthread_t thread;
 	void *result;
 
@@ -484,7 +484,7 @@ static void *blocked_reader(void *argument)
 
 static void closed_by_a_child_while_reading(void **state)
 {
-	struct scene s;
+	static struct scene s;
 	pthread_t thread;
 	void *result;
 

@@ -333,7 +333,7 @@ static void start_reader(struct reader *r, int fd)
 
 static void munmap_wakes_a_reader(void **state)
 {
-	struct reader r;
+	static struct reader r;
 	struct scene s;
 
 	(void)state;
@@ -349,7 +349,7 @@ static void munmap_wakes_a_reader(void **state)
 
 static void one_report_wakes_one_reader(void **state)
 {
-	struct reader a, b;
+	static struct reader a, b;
 	struct scene s;
 
 	(void)state;
@@ -378,7 +378,7 @@ static void on_signal(int number)
 static void a_signal_interrupts_a_reader(void **state)
 {
 	const struct sigaction action = { .sa_handler = on_signal };
-	struct reader r;
+	static struct reader r;
 	struct scene s;
 
 	(void)state;
@@ -454,7 +454,7 @@ static void *poll_once(void *argument)
 
 static void munmap_wakes_poll(void **state)
 {
-	struct poller p = {};
+	static struct poller p;
 	pthread_t thread;
 	struct scene s;
 

@@ -73,7 +73,7 @@ static void in_another_thread(void **state)
 	enum { ROUNDS = 500 };
 	struct ummunotify_rearm_ioctl w;
 	struct ummunotify_watch_ioctl watch;
-	struct helper h = {};
+	static struct helper h; /* outlives a failed test */
 	pthread_t thread;
 	void *result;
 	struct umn u;
@@ -215,7 +215,7 @@ static void words_change_before_the_counter(void **state)
 	enum { ROUNDS = 5 };
 	struct ummunotify_watch_ioctl *watches;
 	struct ummunotify_rearm_ioctl w;
-	struct observer o;
+	static struct observer o;
 	pthread_t thread;
 	struct umn u;
 	int round, i;

@@ -318,7 +318,7 @@ static void armed_in_the_window(void **state)
 	assert_int_equal(set_up(&s, *state), 0);
 	for (attempts = 0; hits < WANTED && attempts < ATTEMPTS; attempts++)
 		hits += try_once(&s);
-	print_message("%d of %d attempts were in the window\n", hits, attempts);
+	print_message("# %d of %d attempts were in the window\n", hits, attempts);
 	assert_int_equal(hits, WANTED);
 	assert_true(umn_fdinfo(s.u.fd, "ummunotify-late") >= WANTED);
 	assert_int_equal(tear_down(&s), 0);
