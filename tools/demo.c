@@ -1,0 +1,714 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * mrcache-demo: what a registration cache does to data, shown on a real (or
+ * soft) RDMA device. Every scenario of the table of memory operations is played
+ * with no cache, with a cache that knows nothing of unmapping, and with
+ * mrcache; the peer's bytes are compared with the program's after each transfer.
+ */
+#define _GNU_SOURCE
+#include <argp.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <mrcache.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "guest/memop.h"
+#include "guest/rdma.h"
+
+#define EXIT_WRONG  1
+#define EXIT_USAGE  2
+#define EXIT_CANNOT 3
+
+#define MAX_SIZE ((size_t)256 << 20)
+
+static struct {
+	const char *json;
+	const char *scenario;
+	unsigned int rounds;
+	size_t size;
+	bool list;
+} options = {.rounds = 20, .size = MEMOP_MIN_SIZE};
+
+/* --- ways to register -------------------------------------------------------- */
+
+struct demo {
+	struct rdma rdma;
+	struct mrcache *cache;
+	uint64_t registrations; /* by the first two */
+
+	/* The naive cache: whatever was registered at this address. */
+	struct ibv_mr *naive;
+	void *naive_addr;
+	size_t naive_size;
+};
+
+struct strategy {
+	const char *name;
+	struct ibv_mr *(*get)(struct demo *d, void *addr, size_t size);
+	int (*put)(struct demo *d, struct ibv_mr *mr);
+	void (*forget)(struct demo *d);
+	uint64_t (*registrations)(struct demo *d);
+};
+
+static struct ibv_mr *plain_get(struct demo *d, void *addr, size_t size)
+{
+	d->registrations++;
+	return ibv_reg_mr(d->rdma.pd, addr, size, IBV_ACCESS_LOCAL_WRITE);
+}
+
+static int plain_put(struct demo *d, struct ibv_mr *mr)
+{
+	(void)d;
+	return ibv_dereg_mr(mr);
+}
+
+static void plain_forget(struct demo *d)
+{
+	(void)d;
+}
+
+static uint64_t plain_registrations(struct demo *d)
+{
+	return d->registrations;
+}
+
+static void naive_forget(struct demo *d)
+{
+	if (d->naive)
+		ibv_dereg_mr(d->naive);
+	d->naive = NULL;
+}
+
+static struct ibv_mr *naive_get(struct demo *d, void *addr, size_t size)
+{
+	if (d->naive && d->naive_addr == addr && d->naive_size == size)
+		return d->naive;
+	naive_forget(d);
+	d->naive = plain_get(d, addr, size);
+	d->naive_addr = addr;
+	d->naive_size = size;
+	return d->naive;
+}
+
+static int naive_put(struct demo *d, struct ibv_mr *mr)
+{
+	(void)d;
+	(void)mr;
+	return 0;
+}
+
+static struct ibv_mr *cache_get(struct demo *d, void *addr, size_t size)
+{
+	return mrcache_reg_mr(d->cache, d->rdma.pd, addr, size,
+			      IBV_ACCESS_LOCAL_WRITE);
+}
+
+static int cache_put(struct demo *d, struct ibv_mr *mr)
+{
+	return mrcache_dereg_mr(d->cache, mr);
+}
+
+static void cache_forget(struct demo *d)
+{
+	mrcache_flush(d->cache, d->rdma.pd);
+}
+
+static uint64_t cache_registrations(struct demo *d)
+{
+	struct mrcache_stats stats;
+
+	mrcache_stats(d->cache, &stats, sizeof(stats));
+	return stats.registrations;
+}
+
+enum { PLAIN, NAIVE, CACHE, STRATEGIES };
+
+static const struct strategy strategies[STRATEGIES] = {
+	{"none", plain_get, plain_put, plain_forget, plain_registrations},
+	{"naive", naive_get, naive_put, naive_forget, plain_registrations},
+	{"mrcache", cache_get, cache_put, cache_forget, cache_registrations},
+};
+
+/* --- one scenario ------------------------------------------------------------- */
+
+struct outcome {
+	unsigned int uses; /* times the memory was registered */
+	unsigned int transfers;
+	unsigned int wrong; /* of them */
+	uint64_t registrations;
+	double us; /* to get and give back the registration: the median */
+	int error; /* 0 or -errno */
+	const char *failed; /* at what */
+};
+
+struct row {
+	const struct memop *op;
+	const char *missing;
+	struct outcome outcome[STRATEGIES];
+};
+
+static double microseconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static double median(double *values, unsigned int count)
+{
+	qsort(values, count, sizeof(*values), compare);
+	return count ? values[count / 2] : 0;
+}
+
+static int failed(struct outcome *o, const char *at, int error)
+{
+	o->failed = at;
+	o->error = error ? error : -EIO;
+	return o->error;
+}
+
+/*
+ * Registers the buffer as the strategy does, sends it to the peer, fetches
+ * other bytes back from there, and looks at both.
+ */
+static int use(struct demo *d, const struct strategy *s, struct memop_buffer *b,
+	       unsigned int round, struct outcome *o, double *us)
+{
+	size_t size = b->size < options.size ? b->size : options.size;
+	unsigned int there = memop_seed(b->op, 2 * round);
+	unsigned int back = memop_seed(b->op, 2 * round + 1);
+	struct ibv_mr *mr;
+	double start, spent;
+	int ret;
+
+	memop_fill(b->addr, size, there);
+	memset(d->rdma.peer, 0, size);
+	start = microseconds();
+	mr = s->get(d, b->addr, b->size);
+	spent = microseconds() - start;
+	if (!mr)
+		return failed(o, "registering", -errno);
+	o->uses++;
+
+	ret = rdma_write_from(&d->rdma, mr, b->addr, size);
+	if (!ret) {
+		o->transfers++;
+		o->wrong += memop_wrong(d->rdma.peer, size, there) > 0;
+		memop_fill(d->rdma.peer, size, back);
+		ret = rdma_read_into(&d->rdma, mr, b->addr, size);
+	}
+	if (!ret) {
+		o->transfers++;
+		o->wrong += memop_wrong(b->addr, size, back) > 0;
+	}
+
+	start = microseconds();
+	if (s->put(d, mr) && !ret)
+		return failed(o, "deregistering", -EIO);
+	us[round] = spent + microseconds() - start;
+	return ret ? failed(o, "transferring", ret) : 0;
+}
+
+static void play(struct demo *d, const struct strategy *s,
+		 const struct memop *op, struct outcome *o)
+{
+	uint64_t before = s->registrations(d);
+	double *us = calloc(options.rounds, sizeof(*us));
+	struct memop_buffer b;
+	unsigned int round;
+	int ret = us ? memop_make(&b, op, options.size) : -ENOMEM;
+
+	memset(o, 0, sizeof(*o));
+	if (ret) {
+		failed(o, "making the memory", ret);
+		free(us);
+		return;
+	}
+	for (round = 0; round < options.rounds && !ret; round++) {
+		if (round) {
+			ret = memop_perform(&b);
+			if (ret) {
+				failed(o, "the operation", ret);
+				break;
+			}
+		}
+		ret = use(d, s, &b, round, o, us);
+	}
+	o->us = median(us, ret ? 0 : options.rounds);
+	o->registrations = s->registrations(d) - before;
+	s->forget(d);
+	memop_drop(&b);
+	free(us);
+}
+
+static bool selected(const struct memop *op)
+{
+	if (op->verdict == MEMOP_EITHER)
+		return false;
+	return !options.scenario || !strcmp(options.scenario, op->name);
+}
+
+/* --- what is printed -------------------------------------------------------------- */
+
+static void rule(void)
+{
+	int i;
+
+	for (i = 0; i < 96; i++)
+		putchar('-');
+	putchar('\n');
+}
+
+static void print_failure(const struct row *row, const struct strategy *s,
+			  const struct outcome *o)
+{
+	printf("%-22s FAILED (%s, %s): %s\n", row->op->name, s->name, o->failed,
+	       strerror(-o->error));
+}
+
+static bool print_problems(const struct row *row)
+{
+	int i;
+
+	if (row->missing) {
+		printf("%-22s not here: %s\n", row->op->name, row->missing);
+		return true;
+	}
+	for (i = 0; i < STRATEGIES; i++) {
+		if (row->outcome[i].error) {
+			print_failure(row, &strategies[i], &row->outcome[i]);
+			return true;
+		}
+	}
+	return false;
+}
+
+static void head_reuse(void)
+{
+	printf("\nMEMORY THAT CHANGES BETWEEN TWO USES OF THE SAME ADDRESS\n"
+	       "A registration kept over the change reaches the old pages: the peer gets old bytes, and what it\n"
+	       "sends is lost. `wrong` counts such transfers, `regs` registrations, `us` what one use costs.\n\n");
+	printf("%-22s %9s | %19s | %19s | %13s\n", "", "", "no cache     ",
+	       "naive cache    ", "mrcache");
+	printf("%-22s %9s |", "scenario", "transfers");
+	printf(" %4s %5s %8s |", "regs", "wrong", "us");
+	printf(" %4s %5s %8s |", "regs", "wrong", "us");
+	printf(" %4s %5s %8s\n", "regs", "wrong", "us");
+	rule();
+}
+
+static void print_reuse(const struct row *row)
+{
+	int i;
+
+	if (print_problems(row))
+		return;
+	printf("%-22s %9u", row->op->name, row->outcome[CACHE].transfers);
+	for (i = 0; i < STRATEGIES; i++)
+		printf(" | %4" PRIu64 " %5u %8.1f",
+		       row->outcome[i].registrations, row->outcome[i].wrong,
+		       row->outcome[i].us);
+	putchar('\n');
+}
+
+static void head_keep(void)
+{
+	printf("\nWHAT MUST NOT COST A REGISTRATION\n"
+	       "The pages stay the program's own, so the registration stays right; only the first use has to\n"
+	       "register. `hits` counts the uses served from the cache.\n\n");
+	printf("%-22s %-34s | %13s | %14s\n", "", "", "no cache   ", "mrcache");
+	printf("%-22s %-34s | %4s %8s | %4s %4s %5s %8s\n", "scenario",
+	       "what happens", "regs", "us", "regs", "hits", "wrong", "us");
+	rule();
+}
+
+static uint64_t hits(const struct outcome *o)
+{
+	return o->uses > o->registrations ? o->uses - o->registrations : 0;
+}
+
+static void print_keep(const struct row *row)
+{
+	const struct outcome *plain = &row->outcome[PLAIN],
+			     *cache = &row->outcome[CACHE];
+
+	if (print_problems(row))
+		return;
+	printf("%-22s %-34s | %4" PRIu64 " %8.1f | %4" PRIu64 " %4" PRIu64
+	       " %5u %8.1f\n",
+	       row->op->name, row->op->what, plain->registrations, plain->us,
+	       cache->registrations, hits(cache), cache->wrong, cache->us);
+}
+
+/* --- the whole --------------------------------------------------------------------- */
+
+struct summary {
+	unsigned int scenarios; /* played */
+	unsigned int stale;	/* those in which a registration goes stale */
+	unsigned int naive_wrong;
+	unsigned int mrcache_wrong;
+	unsigned int failed;
+	unsigned int blind;  /* stale, and yet the naive cache was right */
+	uint64_t hits, uses; /* of the second table */
+};
+
+static void add(struct summary *sum, const struct row *row)
+{
+	const struct outcome *o = row->outcome;
+	int i;
+
+	if (row->missing)
+		return;
+	sum->scenarios++;
+	for (i = 0; i < STRATEGIES; i++) {
+		if (!o[i].error)
+			continue;
+		sum->failed++;
+		return;
+	}
+	sum->naive_wrong += o[NAIVE].wrong;
+	sum->mrcache_wrong += o[CACHE].wrong;
+	/* Nothing may be wrong without a cache: that would be the demo itself. */
+	sum->failed += o[PLAIN].wrong > 0;
+	if (row->op->stale && options.rounds > 1) {
+		sum->stale++;
+		sum->blind += !o[NAIVE].wrong;
+	}
+	if (row->op->verdict == MEMOP_QUIET) {
+		sum->hits += hits(&o[CACHE]);
+		sum->uses += o[CACHE].uses;
+	}
+}
+
+/* Rounded down: 1.00 would say that nothing was ever registered. */
+static double hit_rate(const struct summary *sum)
+{
+	return sum->uses ? (double)(sum->hits * 100 / sum->uses) / 100 : 0;
+}
+
+static void run_table(struct demo *d, enum memop_verdict verdict,
+		      struct row *rows, struct summary *sum)
+{
+	bool first = true;
+	size_t i;
+	int s;
+
+	for (i = 0; i < memop_count(); i++) {
+		struct row *row = &rows[i];
+
+		row->op = memop_get(i);
+		if (row->op->verdict != verdict || !selected(row->op))
+			continue;
+		if (first)
+			verdict == MEMOP_REPORT ? head_reuse() : head_keep();
+		first = false;
+		row->missing = memop_missing(row->op);
+		for (s = 0; s < STRATEGIES && !row->missing; s++)
+			play(d, &strategies[s], row->op, &row->outcome[s]);
+		verdict == MEMOP_REPORT ? print_reuse(row) : print_keep(row);
+		fflush(stdout);
+		add(sum, row);
+	}
+}
+
+/* --- JSON ---------------------------------------------------------------------------- */
+
+static json_t *row_json(const struct row *row)
+{
+	json_t *result = json_object();
+	int i;
+
+	json_object_set_new(result, "name", json_string(row->op->name));
+	json_object_set_new(result, "what", json_string(row->op->what));
+	json_object_set_new(result, "expect",
+			    json_string(memop_verdict_name(row->op->verdict)));
+	json_object_set_new(result, "stale", json_boolean(row->op->stale));
+	if (row->missing) {
+		json_object_set_new(result, "missing",
+				    json_string(row->missing));
+		return result;
+	}
+	for (i = 0; i < STRATEGIES; i++) {
+		const struct outcome *o = &row->outcome[i];
+		json_t *object = json_object();
+
+		json_object_set_new(object, "uses", json_integer(o->uses));
+		json_object_set_new(object, "transfers",
+				    json_integer(o->transfers));
+		json_object_set_new(object, "wrong", json_integer(o->wrong));
+		json_object_set_new(object, "registrations",
+				    json_integer(o->registrations));
+		json_object_set_new(object, "us_per_use", json_real(o->us));
+		if (o->error) {
+			json_object_set_new(object, "failed",
+					    json_string(o->failed));
+			json_object_set_new(object, "error",
+					    json_string(strerror(-o->error)));
+		}
+		json_object_set_new(result, strategies[i].name, object);
+	}
+	return result;
+}
+
+/* All of the file or none of it. */
+static int write_json(const char *path, json_t *value)
+{
+	char *partial;
+	FILE *f;
+	int error = 0;
+
+	if (asprintf(&partial, "%s.%ld.part", path, (long)getpid()) < 0)
+		return -ENOMEM;
+	f = fopen(partial, "we");
+	if (!f) {
+		error = errno;
+		free(partial);
+		return -error;
+	}
+	if (json_dumpf(value, f, JSON_INDENT(2)) || fputc('\n', f) == EOF ||
+	    fflush(f) || fsync(fileno(f)))
+		error = errno ? errno : EIO;
+	if (fclose(f) && !error)
+		error = errno;
+	if (!error && rename(partial, path))
+		error = errno;
+	if (error)
+		unlink(partial);
+	free(partial);
+	return -error;
+}
+
+static int save(const struct demo *d, const struct row *rows,
+		const struct summary *sum)
+{
+	json_t *all = json_object(), *list = json_array(),
+	       *summary = json_object();
+	struct utsname host;
+	size_t i;
+	int ret;
+
+	uname(&host);
+	json_object_set_new(all, "format", json_integer(1));
+	json_object_set_new(all, "kernel", json_string(host.release));
+	json_object_set_new(
+		all, "device",
+		json_string(ibv_get_device_name(d->rdma.context->device)));
+	json_object_set_new(all, "monitor",
+			    json_string(mrcache_monitor(d->cache)));
+	json_object_set_new(all, "rounds", json_integer(options.rounds));
+	json_object_set_new(all, "size", json_integer(options.size));
+	for (i = 0; i < memop_count(); i++)
+		if (rows[i].op && selected(rows[i].op))
+			json_array_append_new(list, row_json(&rows[i]));
+	json_object_set_new(all, "results", list);
+	json_object_set_new(summary, "scenarios", json_integer(sum->scenarios));
+	json_object_set_new(summary, "naive_wrong",
+			    json_integer(sum->naive_wrong));
+	json_object_set_new(summary, "mrcache_wrong",
+			    json_integer(sum->mrcache_wrong));
+	json_object_set_new(summary, "failed",
+			    json_integer(sum->failed + sum->blind));
+	json_object_set_new(summary, "hit_rate", json_real(hit_rate(sum)));
+	json_object_set_new(all, "summary", summary);
+	ret = write_json(options.json, all);
+	json_decref(all);
+	return ret;
+}
+
+/* --- command line ------------------------------------------------------------------------ */
+
+const char *argp_program_version = "mrcache-demo";
+
+enum { KEY_JSON = 256, KEY_ROUNDS, KEY_SIZE, KEY_LIST, KEY_SCENARIO };
+
+static const struct argp_option arguments[] = {
+	{"json", KEY_JSON, "FILE", 0, "write all results to FILE", 0},
+	{"rounds", KEY_ROUNDS, "N", 0, "use the memory N times (20)", 0},
+	{"size", KEY_SIZE, "BYTES", 0,
+	 "bytes to transfer, K and M may follow (64K)", 0},
+	{"scenario", KEY_SCENARIO, "NAME", 0, "only this one", 0},
+	{"list", KEY_LIST, NULL, 0, "list the scenarios", 0},
+	{0},
+};
+
+static bool parse_number(const char *text, unsigned long long min,
+			 unsigned long long max, unsigned long long *value)
+{
+	char *end;
+
+	errno = 0;
+	*value = strtoull(text, &end, 10);
+	if (errno || end == text || *text == '-' || *value > max)
+		return false;
+	if (*end == 'K' || *end == 'M')
+		*value <<= *end++ == 'K' ? 10 : 20;
+	return !*end && *value >= min && *value <= max;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	unsigned long long value;
+
+	switch (key) {
+	case KEY_JSON:
+		options.json = arg;
+		return 0;
+	case KEY_ROUNDS:
+		if (!parse_number(arg, 2, 100000, &value))
+			argp_error(state,
+				   "--rounds takes 2 to 100000, not '%s'", arg);
+		options.rounds = value;
+		return 0;
+	case KEY_SIZE:
+		if (!parse_number(arg, MEMOP_MIN_SIZE, MAX_SIZE, &value))
+			argp_error(state, "--size takes 64K to 256M, not '%s'",
+				   arg);
+		options.size = value;
+		return 0;
+	case KEY_SCENARIO:
+		if (!memop_find(arg) ||
+		    memop_find(arg)->verdict == MEMOP_EITHER)
+			argp_error(state, "no scenario '%s'; see --list", arg);
+		options.scenario = arg;
+		return 0;
+	case KEY_LIST:
+		options.list = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		argp_error(state, "unexpected '%s'", arg);
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static void list(void)
+{
+	size_t i;
+
+	for (i = 0; i < memop_count(); i++)
+		if (selected(memop_get(i)))
+			printf("%-22s %-40s %s\n", memop_get(i)->name,
+			       memop_get(i)->what,
+			       memop_verdict_name(memop_get(i)->verdict));
+}
+
+static void complain(const char *format, ...)
+{
+	va_list args;
+
+	fflush(stdout);
+	fputs("mrcache-demo: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
+
+static bool start(struct demo *d)
+{
+	const char *reason = rdma_missing();
+	struct mrcache_attr attr;
+	int ret;
+
+	if (reason) {
+		complain("%s", reason);
+		return false;
+	}
+	ret = rdma_open(&d->rdma, options.size);
+	if (ret) {
+		complain("no RDMA connection: %s", strerror(-ret));
+		return false;
+	}
+	mrcache_attr_init(&attr);
+	attr.monitor = "ummunotify";
+	d->cache = mrcache_open(&attr);
+	if (d->cache)
+		return true;
+	ret = errno;
+	complain("/dev/ummunotify cannot be used: %s", mrcache_strerror(ret));
+	if (ret == ENOENT)
+		complain("load the driver first: insmod kernel/ummunotify.ko");
+	rdma_close(&d->rdma);
+	return false;
+}
+
+static void print_summary(const struct summary *sum)
+{
+	putchar('\n');
+	if (sum->failed)
+		printf("%u scenarios could not be played as they should.\n",
+		       sum->failed);
+	if (sum->blind)
+		printf("In %u scenarios the naive cache should have been wrong and was not.\n",
+		       sum->blind);
+	printf("demo: scenarios=%u naive_wrong=%u mrcache_wrong=%u hit_rate=%.2f\n",
+	       sum->scenarios, sum->naive_wrong, sum->mrcache_wrong,
+	       hit_rate(sum));
+	fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.options = arguments,
+		.parser = parse,
+		.doc = "Shows on an RDMA device what a stale registration does to data, and that "
+		       "mrcache has none.\v"
+		       "Exit status: 0 if mrcache delivered no wrong byte and the naive cache did, "
+		       "1 if not, 2 wrong usage, 3 no RDMA device or no driver.",
+	};
+	struct summary sum = {0};
+	struct demo demo = {0};
+	struct row *rows;
+	int ret;
+
+	argp_err_exit_status = EXIT_USAGE;
+	argp_parse(&argp, argc, argv, 0, NULL, NULL);
+	if (options.list) {
+		list();
+		return 0;
+	}
+	rows = calloc(memop_count(), sizeof(*rows));
+	if (!rows || !start(&demo)) {
+		free(rows);
+		return EXIT_CANNOT;
+	}
+	printf("mrcache-demo: %s, monitor %s, %u uses of %zu KiB in each scenario\n",
+	       ibv_get_device_name(demo.rdma.context->device),
+	       mrcache_monitor(demo.cache), options.rounds, options.size >> 10);
+	run_table(&demo, MEMOP_REPORT, rows, &sum);
+	run_table(&demo, MEMOP_QUIET, rows, &sum);
+
+	ret = sum.mrcache_wrong || sum.failed || sum.blind ? EXIT_WRONG : 0;
+	if (sum.stale && !sum.naive_wrong)
+		ret = EXIT_WRONG;
+	if (options.json) {
+		int error = save(&demo, rows, &sum);
+
+		if (error) {
+			complain("%s: %s", options.json, strerror(-error));
+			ret = ret ? ret : EXIT_WRONG;
+		}
+	}
+	mrcache_close(demo.cache);
+	rdma_close(&demo.rdma);
+	free(rows);
+	print_summary(&sum);
+	return ret;
+}
