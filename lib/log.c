@@ -43,10 +43,10 @@ const char *mrcache_strerror(int error)
 	case ENOENT:
 	case ENXIO:
 	case ENODEV:
-		return "no such device: is the ummunotify module loaded?";
+		return "no such device (is the ummunotify module loaded?)";
 	case EACCES:
 	case EPERM:
-		return "not permitted: may this user read /dev/ummunotify?";
+		return "not permitted (may this user read /dev/ummunotify?)";
 	case ESTALE:
 		return "the monitor belongs to another process: opened before a fork or exec";
 	case ENOSPC:

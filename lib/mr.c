@@ -258,8 +258,9 @@ int mr_publish_uncached(struct mrcache *cache, struct mr *mr, struct ibv_mr *ibv
  * The sum of the holds. For a LIVE one it may be out of date. For a DOOMED one,
  * after mr_sift()'s fence and under the lock, it is never too small: no hold is
  * added that lasts, and one given back meanwhile calls mr_finish(), which sums
- * again. `handed` comes first: a hold that one thread gives back for another
- * is taken from it after that other has counted it.
+ * again (tests/model/hold.pml). `handed` comes first for the sake of a LIVE one
+ * that another thread registered: what was taken from handed had been counted
+ * by then, so a hold that exists is not overlooked.
  */
 int64_t mr_holds(struct mrcache *cache, struct mr *mr)
 {
