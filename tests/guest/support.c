@@ -19,8 +19,8 @@
 
 char *pages_map(size_t count)
 {
-	char *p = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-		       0);
+	char *p = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)
 		return NULL;
@@ -55,7 +55,7 @@ pid_t thread_id(void)
 
 bool wait_blocked(pid_t tid, long system_call)
 {
-	const struct timespec pause = { .tv_nsec = 1000000 };
+	const struct timespec pause = {.tv_nsec = 1000000};
 	time_t end = time(NULL) + WAIT_SECONDS;
 	char path[64], line[64];
 
@@ -66,8 +66,8 @@ bool wait_blocked(pid_t tid, long system_call)
 
 		if (!f)
 			return false;
-		if (fgets(line, sizeof(line), f) && strtol(line, &rest, 10) == system_call &&
-		    rest != line) {
+		if (fgets(line, sizeof(line), f) &&
+		    strtol(line, &rest, 10) == system_call && rest != line) {
 			fclose(f);
 			return true;
 		}
@@ -110,7 +110,7 @@ int send_fd(int socket, int fd)
 {
 	union control control = {};
 	char byte = 0;
-	struct iovec data = { &byte, 1 };
+	struct iovec data = {&byte, 1};
 	struct msghdr message = {
 		.msg_iov = &data,
 		.msg_iovlen = 1,
@@ -130,7 +130,7 @@ int receive_fd(int socket)
 {
 	union control control = {};
 	char byte;
-	struct iovec data = { &byte, 1 };
+	struct iovec data = {&byte, 1};
 	struct msghdr message = {
 		.msg_iov = &data,
 		.msg_iovlen = 1,

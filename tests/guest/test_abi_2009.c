@@ -16,7 +16,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static int add(const struct umn *u, const void *start, size_t length, uint64_t cookie)
+static int add(const struct umn *u, const void *start, size_t length,
+	       uint64_t cookie)
 {
 	uint32_t version = 1;
 
@@ -64,7 +65,7 @@ static void register_read_unregister(void **state)
 
 static void version_must_be_1(void **state)
 {
-	static const uint32_t wrong[] = { 0, 2, 0x01000000, UINT32_MAX };
+	static const uint32_t wrong[] = {0, 2, 0x01000000, UINT32_MAX};
 	uint32_t version;
 	struct umn u;
 	size_t i;
@@ -73,7 +74,8 @@ static void version_must_be_1(void **state)
 	assert_int_equal(umn_start(&u, 0), 0);
 	for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		version = wrong[i];
-		assert_int_equal(umn_ummunot_register(u.fd, &version, (void *)PAGE, PAGE, 1),
+		assert_int_equal(umn_ummunot_register(u.fd, &version,
+						      (void *)PAGE, PAGE, 1),
 				 -EINVAL);
 		assert_int_equal(version, 1);
 		assert_int_equal(umn_ummunot_unregister(u.fd, 1), -EINVAL);
@@ -151,7 +153,8 @@ static void the_old_name(void **state)
 		assert_int_equal(errno, ENOENT);
 		return;
 	}
-	assert_int_equal(umn_ummunot_register(fd, &version, (void *)PAGE, PAGE, 1), 0);
+	assert_int_equal(
+		umn_ummunot_register(fd, &version, (void *)PAGE, PAGE, 1), 0);
 	close(fd);
 }
 

@@ -26,8 +26,8 @@ static void start(struct umn *u)
 	assert_int_equal(umn_counter(u), 0);
 }
 
-static void expect_inval(const struct ummunotify_event *e, uint64_t cookie, const char *begin,
-			 size_t length, bool hint)
+static void expect_inval(const struct ummunotify_event *e, uint64_t cookie,
+			 const char *begin, size_t length, bool hint)
 {
 	assert_int_equal(e->type, UMMUNOTIFY_EVENT_TYPE_INVAL);
 	assert_int_equal(e->flags, hint ? UMMUNOTIFY_EVENT_FLAG_HINT : 0);
@@ -62,7 +62,8 @@ static void sample_program(void **state)
 	assert_ptr_not_equal(counter, MAP_FAILED);
 	assert_int_equal(*(volatile const uint64_t *)counter, 0);
 
-	p = mmap(NULL, 3 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	p = mmap(NULL, 3 * PAGE, PROT_READ,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	assert_ptr_not_equal(p, MAP_FAILED);
 	r.start = (uintptr_t)p;
 	r.end = (uintptr_t)p + 3 * PAGE;
@@ -97,7 +98,8 @@ static void open_is_read_only(void **state)
 
 static void masks_of_2010_grant_nothing(void **state)
 {
-	static const uint32_t masks[] = { 0, 1, 7, 0xffff, 0x4d510007, 0x7fffffff, 0xffffffff };
+	static const uint32_t masks[] = {
+		0, 1, 7, 0xffff, 0x4d510007, 0x7fffffff, 0xffffffff};
 	struct ummunotify_query_ioctl query;
 	struct ummunotify_watch_ioctl watch;
 	struct ummunotify_rearm_ioctl rearm;
@@ -113,7 +115,9 @@ static void masks_of_2010_grant_nothing(void **state)
 		assert_int_equal(mask, 0);
 		assert_int_equal(umn_query(fd, &query), 0);
 		assert_int_equal(query.granted, 0);
-		assert_int_equal(umn_watch(fd, (void *)PAGE, PAGE, 1, 0, &watch), -ENOTTY);
+		assert_int_equal(
+			umn_watch(fd, (void *)PAGE, PAGE, 1, 0, &watch),
+			-ENOTTY);
 		assert_int_equal(umn_rearm(fd, 1, &rearm), -ENOTTY);
 		close(fd);
 	}
@@ -164,11 +168,17 @@ static void cookies(void **state)
 	start(&u);
 	assert_int_equal(umn_unregister(u.fd, COOKIE), -EINVAL);
 	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, COOKIE), 0);
-	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, COOKIE), -EINVAL);
-	assert_int_equal(umn_register(u.fd, (void *)(8 * PAGE), PAGE, COOKIE), -EINVAL);
+	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, COOKIE),
+			 -EINVAL);
+	assert_int_equal(umn_register(u.fd, (void *)(8 * PAGE), PAGE, COOKIE),
+			 -EINVAL);
 	/* All 64 bits tell cookies apart, and none is special. */
-	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, COOKIE ^ (1ull << 63)), 0);
-	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, COOKIE ^ (1ull << 31)), 0);
+	assert_int_equal(
+		umn_register(u.fd, (void *)PAGE, PAGE, COOKIE ^ (1ull << 63)),
+		0);
+	assert_int_equal(
+		umn_register(u.fd, (void *)PAGE, PAGE, COOKIE ^ (1ull << 31)),
+		0);
 	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 0), 0);
 	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, UINT64_MAX), 0);
 	assert_int_equal(umn_unregister(u.fd, COOKIE), 0);
@@ -210,7 +220,8 @@ static void end_before_start(void **state)
 	(void)state;
 	start(&u);
 	assert_int_equal(umn_register(u.fd, (void *)PAGE, -1, 1), -EINVAL);
-	assert_int_equal(umn_register(u.fd, (void *)-PAGE, 2 * PAGE, 1), -EINVAL);
+	assert_int_equal(umn_register(u.fd, (void *)-PAGE, 2 * PAGE, 1),
+			 -EINVAL);
 	assert_int_equal(umn_unregister(u.fd, 1), -EINVAL);
 	/* Any other range will do, mapped or not. */
 	assert_int_equal(umn_register(u.fd, NULL, 0, 1), 0);
@@ -353,7 +364,7 @@ static void all_kinds_are_reported(void **state)
 static void bad_pointers(void **state)
 {
 	struct ummunotify_register_ioctl *r;
-	void *bad[] = { NULL, (void *)PAGE, NULL };
+	void *bad[] = {NULL, (void *)PAGE, NULL};
 	uint32_t mask = 0;
 	struct umn u;
 	size_t i;
@@ -367,9 +378,12 @@ static void bad_pointers(void **state)
 	start(&u);
 	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		const unsigned long requests[] = {
-			UMMUNOTIFY_EXCHANGE_FEATURES, UMMUNOTIFY_QUERY,
-			UMMUNOTIFY_REGISTER_REGION,   UMMUNOTIFY_UNREGISTER_REGION,
-			UMMUNOT_REGISTER_REGION,      UMMUNOT_UNREGISTER_REGION,
+			UMMUNOTIFY_EXCHANGE_FEATURES,
+			UMMUNOTIFY_QUERY,
+			UMMUNOTIFY_REGISTER_REGION,
+			UMMUNOTIFY_UNREGISTER_REGION,
+			UMMUNOT_REGISTER_REGION,
+			UMMUNOT_UNREGISTER_REGION,
 		};
 		size_t k;
 
@@ -383,7 +397,7 @@ static void bad_pointers(void **state)
 	assert_int_equal(umn_exchange(u.fd, &mask), 0);
 	/* The argument may end exactly where its page does. */
 	r = (void *)(p + PAGE - sizeof(*r));
-	*r = (struct ummunotify_register_ioctl){ .start = PAGE, .end = 2 * PAGE };
+	*r = (struct ummunotify_register_ioctl){.start = PAGE, .end = 2 * PAGE};
 	assert_int_equal(ioctl(u.fd, UMMUNOTIFY_REGISTER_REGION, r), 0);
 	pages_unmap(p, 2);
 	umn_stop(&u);
@@ -392,7 +406,7 @@ static void bad_pointers(void **state)
 static void what_is_not_there(void **state)
 {
 	char buffer[256] = {};
-	struct iovec vector = { buffer, sizeof(buffer) };
+	struct iovec vector = {buffer, sizeof(buffer)};
 	struct umn u;
 	int n;
 
@@ -404,7 +418,10 @@ static void what_is_not_there(void **state)
 	}
 	assert_int_equal(ioctl(u.fd, _IOWR('U', 1, __u64), buffer), -1);
 	assert_int_equal(errno, ENOTTY);
-	assert_int_equal(ioctl(u.fd, _IOW('V', 2, struct ummunotify_register_ioctl), buffer), -1);
+	assert_int_equal(ioctl(u.fd,
+			       _IOW('V', 2, struct ummunotify_register_ioctl),
+			       buffer),
+			 -1);
 	assert_int_equal(errno, ENOTTY);
 	assert_int_equal(write(u.fd, buffer, sizeof(buffer)), -1);
 	assert_int_equal(errno, EBADF);

@@ -18,7 +18,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define COOKIE 5
+#define COOKIE	  5
 #define HUGE_PAGE (2ul << 20)
 
 static struct umn device;
@@ -40,8 +40,8 @@ static void accepted(const void *start, size_t length)
 {
 	struct ummunotify_watch_ioctl w;
 
-	assert_int_equal(umn_watch(device.fd, start, length, COOKIE, UMMUNOTIFY_WATCH_CACHEABLE,
-				   &w),
+	assert_int_equal(umn_watch(device.fd, start, length, COOKIE,
+				   UMMUNOTIFY_WATCH_CACHEABLE, &w),
 			 0);
 	assert_int_equal(w.memory, 0);
 	assert_true(umn_clean(&device, w.slot, w.state));
@@ -53,8 +53,8 @@ static void refused(const void *start, size_t length, uint32_t memory)
 	struct ummunotify_query_ioctl q;
 	struct ummunotify_watch_ioctl w;
 
-	assert_int_equal(umn_watch(device.fd, start, length, COOKIE, UMMUNOTIFY_WATCH_CACHEABLE,
-				   &w),
+	assert_int_equal(umn_watch(device.fd, start, length, COOKIE,
+				   UMMUNOTIFY_WATCH_CACHEABLE, &w),
 			 -EOPNOTSUPP);
 	assert_int_equal(w.memory, memory);
 	assert_int_equal(umn_query(device.fd, &q), 0);
@@ -80,7 +80,8 @@ static void anonymous_memory(void **state)
 	accepted(p, 4 * PAGE);
 	pages_unmap(p, 4);
 
-	p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		 -1, 0);
 	assert_ptr_not_equal(p, MAP_FAILED);
 	accepted(p, PAGE);
 	pages_unmap(p, 1);
@@ -121,7 +122,7 @@ static void dev_zero(void **state)
 
 static void memory_files(void **state)
 {
-	static const int flags[] = { MAP_SHARED, MAP_PRIVATE };
+	static const int flags[] = {MAP_SHARED, MAP_PRIVATE};
 	char *p;
 	size_t i;
 	int fd;
@@ -131,7 +132,8 @@ static void memory_files(void **state)
 	assert_true(fd >= 0);
 	assert_int_equal(ftruncate(fd, 2 * PAGE), 0);
 	for (i = 0; i < 2; i++) {
-		p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, flags[i], fd, 0);
+		p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, flags[i], fd,
+			 0);
 		assert_ptr_not_equal(p, MAP_FAILED);
 		accepted(p, 2 * PAGE);
 		pages_unmap(p, 2);
@@ -144,8 +146,8 @@ static void huge_pages(void **state)
 	char *p;
 
 	(void)state;
-	p = mmap(NULL, HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1,
-		 0);
+	p = mmap(NULL, HUGE_PAGE, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 	assert_ptr_not_equal(p, MAP_FAILED);
 	accepted(p, HUGE_PAGE);
 	munmap(p, HUGE_PAGE);
@@ -224,13 +226,15 @@ static void device_memory(void **state)
 /* Memory, device, hole, memory: all reasons, and only what is in the range. */
 static void a_mixed_range(void **state)
 {
-	const uint32_t hole = UMMUNOTIFY_MEMORY_HOLE, dev = UMMUNOTIFY_MEMORY_DEVICE;
+	const uint32_t hole = UMMUNOTIFY_MEMORY_HOLE,
+		       dev = UMMUNOTIFY_MEMORY_DEVICE;
 	char *p;
 
 	(void)state;
 	p = pages_map(4);
 	assert_non_null(p);
-	assert_ptr_equal(mmap(p + PAGE, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, device.fd, 0),
+	assert_ptr_equal(mmap(p + PAGE, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED,
+			      device.fd, 0),
 			 p + PAGE);
 	pages_unmap(p + 2 * PAGE, 1);
 	accepted(p, PAGE);
@@ -252,8 +256,11 @@ static void neighbours(void **state)
 	(void)state;
 	p = pages_map(3);
 	assert_non_null(p);
-	assert_ptr_equal(mmap(p, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, device.fd, 0), p);
-	assert_ptr_equal(mmap(p + 2 * PAGE, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, device.fd, 0),
+	assert_ptr_equal(
+		mmap(p, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, device.fd, 0),
+		p);
+	assert_ptr_equal(mmap(p + 2 * PAGE, PAGE, PROT_READ,
+			      MAP_SHARED | MAP_FIXED, device.fd, 0),
 			 p + 2 * PAGE);
 	accepted(p + PAGE, PAGE);
 	accepted(p + PAGE, 1);
@@ -265,16 +272,18 @@ static void neighbours(void **state)
 	pages_unmap(p + PAGE, 1);
 }
 
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(anonymous_memory), cmocka_unit_test(stack_and_program),
-		cmocka_unit_test(dev_zero),	    cmocka_unit_test(memory_files),
-		cmocka_unit_test(huge_pages),	    cmocka_unit_test(holes),
-		cmocka_unit_test(a_mapped_device),  cmocka_unit_test(kernel_pages),
-		cmocka_unit_test(device_memory),    cmocka_unit_test(a_mixed_range),
-		cmocka_unit_test(neighbours),
+		TEST(anonymous_memory), TEST(stack_and_program),
+		TEST(dev_zero),		TEST(memory_files),
+		TEST(huge_pages),	TEST(holes),
+		TEST(a_mapped_device),	TEST(kernel_pages),
+		TEST(device_memory),	TEST(a_mixed_range),
+		TEST(neighbours),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

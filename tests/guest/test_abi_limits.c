@@ -26,7 +26,7 @@
 
 static void parameters_can_be_read_by_all(void **state)
 {
-	static const char *const names[] = { "max_watches", "max_watches_total" };
+	static const char *const names[] = {"max_watches", "max_watches_total"};
 	char path[128];
 	struct stat st;
 	size_t i;
@@ -56,16 +56,19 @@ static void a_hundred_thousand(void **state)
 
 	(void)state;
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
-	p = mmap(NULL, MANY * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	p = mmap(NULL, MANY * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		 0);
 	assert_ptr_not_equal(p, MAP_FAILED);
 	for (i = 0; i < MANY; i++)
-		assert_int_equal(umn_watch(u.fd, p + i * PAGE, PAGE, i, 0, &w[i]), 0);
+		assert_int_equal(
+			umn_watch(u.fd, p + i * PAGE, PAGE, i, 0, &w[i]), 0);
 	assert_int_equal(umn_query(u.fd, &q), 0);
 	assert_int_equal(q.watches, MANY);
 	assert_int_equal(munmap(p, MANY * PAGE), 0);
 	assert_int_equal(umn_counter(&u), 1);
 	for (i = 0; i < MANY; i++)
-		assert_int_equal(umn_word(&u, w[i].slot), w[i].state | UMMUNOTIFY_KIND_UNMAP);
+		assert_int_equal(umn_word(&u, w[i].slot),
+				 w[i].state | UMMUNOTIFY_KIND_UNMAP);
 	assert_int_equal(umn_fdinfo(u.fd, "ummunotify-pending"), MANY);
 	assert_int_equal(umn_drain(u.fd, e, MANY, &last), MANY);
 	assert_int_equal(last, 1);
@@ -95,7 +98,7 @@ struct counts {
 
 static struct counts counts(int fd, const char *kind)
 {
-	struct counts c = { .filtered = -1 };
+	struct counts c = {.filtered = -1};
 	char path[64], line[256], format[64];
 	bool found = false;
 	FILE *f;
@@ -106,7 +109,8 @@ static struct counts counts(int fd, const char *kind)
 	assert_non_null(f);
 	while (!found && fgets(line, sizeof(line), f))
 		found = !strncmp(line, format, strlen(format)) &&
-			sscanf(line + strlen(format), " hit %llu miss %llu filtered %lld", &c.hit,
+			sscanf(line + strlen(format),
+			       " hit %llu miss %llu filtered %lld", &c.hit,
 			       &c.miss, &c.filtered) == 3;
 	fclose(f);
 	assert_true(found);
@@ -115,8 +119,9 @@ static struct counts counts(int fd, const char *kind)
 
 static void fdinfo_adds_up(void **state)
 {
-	static const char *const kinds[] = { "unmap",	   "clear",   "protection",
-					     "soft_dirty", "migrate", "other" };
+	static const char *const kinds[] = {"unmap",	  "clear",
+					    "protection", "soft_dirty",
+					    "migrate",	  "other"};
 	struct ummunotify_watch_ioctl w;
 	struct counts before, after;
 	struct umn u;
@@ -131,7 +136,8 @@ static void fdinfo_adds_up(void **state)
 		assert_int_equal(counts(u.fd, kinds[i]).hit, 0);
 	assert_int_equal(umn_fdinfo(u.fd, "ummunotify-features"), UMN_ALL);
 	assert_int_equal(umn_fdinfo(u.fd, "ummunotify-watches"), 0);
-	assert_int_equal(umn_fdinfo(u.fd, "ummunotify-max-watches"), umn_parameter("max_watches"));
+	assert_int_equal(umn_fdinfo(u.fd, "ummunotify-max-watches"),
+			 umn_parameter("max_watches"));
 
 	assert_int_equal(umn_watch(u.fd, p, 2 * PAGE, 1, 0, &w), 0);
 	assert_int_equal(umn_register(u.fd, p, PAGE, 2), 0);
@@ -157,7 +163,8 @@ static void fdinfo_adds_up(void **state)
 	after = counts(u.fd, "clear");
 	assert_int_equal(after.hit, 1);
 	assert_int_equal(after.miss, before.miss + 1);
-	assert_int_equal(umn_fdinfo(u.fd, "ummunotify-generation"), umn_counter(&u));
+	assert_int_equal(umn_fdinfo(u.fd, "ummunotify-generation"),
+			 umn_counter(&u));
 
 	assert_int_equal(umn_drain(u.fd, NULL, 0, NULL), 2);
 	assert_int_equal(umn_fdinfo(u.fd, "ummunotify-pending"), 0);
@@ -172,26 +179,37 @@ static void fdinfo_adds_up(void **state)
 
 static int unload(void)
 {
-	return syscall(SYS_delete_module, "ummunotify", O_NONBLOCK) ? -errno : 0;
+	return syscall(SYS_delete_module, "ummunotify", O_NONBLOCK) ? -errno
+								    : 0;
 }
 
-static int load(const char *parameters)
+/* The module's file, or -errno. */
+static int open_module(void)
 {
-	const struct timespec pause = { .tv_nsec = 1000000 };
 	const char *file = getenv("UMN_MODULE"), *results = getenv("RESULTS");
-	time_t end = time(NULL) + 10;
 	char path[512];
-	int fd, ret;
+	int fd;
 
 	if (!file && results) {
-		snprintf(path, sizeof(path), "%s/.guest/ummunotify.ko", results);
+		snprintf(path, sizeof(path), "%s/.guest/ummunotify.ko",
+			 results);
 		file = path;
 	}
 	if (!file)
 		return -ENOENT;
 	fd = open(file, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int load(const char *parameters)
+{
+	const struct timespec pause = {.tv_nsec = 1000000};
+	time_t end = time(NULL) + 10;
+	int fd, ret;
+
+	fd = open_module();
 	if (fd < 0)
-		return -errno;
+		return fd;
 	ret = syscall(SYS_finit_module, fd, parameters, 0) ? -errno : 0;
 	close(fd);
 	/* devtmpfs makes the node. */
@@ -200,19 +218,31 @@ static int load(const char *parameters)
 	return ret;
 }
 
+/* Leaves the module as it is if it could not be loaded again. */
+static int reload(const char *parameters)
+{
+	int fd, ret;
+
+	fd = open_module();
+	if (fd < 0) {
+		print_error("no module file (UMN_MODULE): %s\n", strerror(-fd));
+		return fd;
+	}
+	close(fd);
+	ret = unload();
+	return ret && ret != -ENOENT ? ret : load(parameters);
+}
+
 static int set_defaults(void **state)
 {
-	int ret;
-
 	(void)state;
-	ret = unload();
-	return ret && ret != -ENOENT ? ret : load("");
+	return reload("");
 }
 
 static int set_small(void **state)
 {
 	(void)state;
-	return unload() || load("max_watches=8 max_watches_total=12");
+	return reload("max_watches=8 max_watches_total=12");
 }
 
 static void a_file_has_its_limit(void **state)
@@ -229,12 +259,16 @@ static void a_file_has_its_limit(void **state)
 	assert_int_equal(u.state_bytes, PAGE);
 	for (i = 0; i < 8; i++) {
 		if (i & 1)
-			assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, i), 0);
+			assert_int_equal(
+				umn_register(u.fd, (void *)PAGE, PAGE, i), 0);
 		else
-			assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, i, 0, &w[i]), 0);
+			assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, i,
+						   0, &w[i]),
+					 0);
 	}
 	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 8), -ENOSPC);
-	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 8, 0, &more), -ENOSPC);
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 8, 0, &more),
+			 -ENOSPC);
 	/* A refused one has left no trace. */
 	assert_int_equal(umn_unregister(u.fd, 8), -EINVAL);
 	assert_true(umn_clean(&u, w[0].slot, w[0].state));
@@ -260,17 +294,26 @@ static void slots_do_not_leak(void **state)
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
 	for (round = 0; round < 50; round++) {
 		for (i = 0; i < 8; i++)
-			assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, i, 0, &w), 0);
-		assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 8, 0, &w), -ENOSPC);
-		assert_int_equal(umn_watch(u.fd, (void *)PAGE, 0, 9, 0, &w), -EINVAL);
+			assert_int_equal(
+				umn_watch(u.fd, (void *)PAGE, PAGE, i, 0, &w),
+				0);
+		assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 8, 0, &w),
+				 -ENOSPC);
+		assert_int_equal(umn_watch(u.fd, (void *)PAGE, 0, 9, 0, &w),
+				 -EINVAL);
 		for (i = 0; i < 8; i++)
 			assert_int_equal(umn_unregister(u.fd, i), 0);
 		for (i = 0; i < 8; i++) {
 			assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1,
-						   UMMUNOTIFY_WATCH_CACHEABLE, &w),
+						   UMMUNOTIFY_WATCH_CACHEABLE,
+						   &w),
 					 -EOPNOTSUPP);
-			assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &w), 0);
-			assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &w), -EEXIST);
+			assert_int_equal(
+				umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &w),
+				0);
+			assert_int_equal(
+				umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &w),
+				-EEXIST);
 			assert_int_equal(umn_unregister(u.fd, 1), 0);
 		}
 	}
@@ -332,13 +375,16 @@ int main(void)
 		cmocka_unit_test(parameters_can_be_read_by_all),
 		cmocka_unit_test(a_hundred_thousand),
 		cmocka_unit_test(fdinfo_adds_up),
-		cmocka_unit_test_setup_teardown(a_file_has_its_limit, set_small, set_defaults),
-		cmocka_unit_test_setup_teardown(slots_do_not_leak, set_small, set_defaults),
-		cmocka_unit_test_setup_teardown(all_files_share_a_limit, set_small, set_defaults),
-		cmocka_unit_test_setup_teardown(in_use_it_cannot_be_unloaded, set_small,
+		cmocka_unit_test_setup_teardown(a_file_has_its_limit, set_small,
 						set_defaults),
-		cmocka_unit_test_setup_teardown(odd_limits_are_refused, set_defaults,
+		cmocka_unit_test_setup_teardown(slots_do_not_leak, set_small,
 						set_defaults),
+		cmocka_unit_test_setup_teardown(all_files_share_a_limit,
+						set_small, set_defaults),
+		cmocka_unit_test_setup_teardown(in_use_it_cannot_be_unloaded,
+						set_small, set_defaults),
+		cmocka_unit_test_setup_teardown(odd_limits_are_refused,
+						set_defaults, set_defaults),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

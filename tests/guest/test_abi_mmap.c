@@ -17,7 +17,8 @@
 #include <unistd.h>
 
 /* Maps, at once unmaps: 0 or -errno. */
-static int can_map(int fd, size_t length, int protection, int flags, off_t offset)
+static int can_map(int fd, size_t length, int protection, int flags,
+		   off_t offset)
 {
 	void *p = mmap(NULL, length, protection, flags, fd, offset);
 
@@ -37,12 +38,17 @@ static void the_counter_is_one_page(void **state)
 	assert_int_equal(can_map(u.fd, 8, PROT_READ, MAP_SHARED, 0), 0);
 	assert_int_equal(can_map(u.fd, PAGE, PROT_NONE, MAP_SHARED, 0), 0);
 	assert_int_equal(can_map(u.fd, PAGE, PROT_READ, MAP_PRIVATE, 0), 0);
-	assert_int_equal(can_map(u.fd, 2 * PAGE, PROT_READ, MAP_SHARED, 0), -EINVAL);
-	assert_int_equal(can_map(u.fd, PAGE + 1, PROT_READ, MAP_SHARED, 0), -EINVAL);
-	assert_int_equal(can_map(u.fd, PAGE, PROT_READ, MAP_SHARED, PAGE), -EINVAL);
-	assert_int_equal(can_map(u.fd, PAGE, PROT_READ, MAP_SHARED, 1ull << 40), -EINVAL);
+	assert_int_equal(can_map(u.fd, 2 * PAGE, PROT_READ, MAP_SHARED, 0),
+			 -EINVAL);
+	assert_int_equal(can_map(u.fd, PAGE + 1, PROT_READ, MAP_SHARED, 0),
+			 -EINVAL);
+	assert_int_equal(can_map(u.fd, PAGE, PROT_READ, MAP_SHARED, PAGE),
+			 -EINVAL);
+	assert_int_equal(can_map(u.fd, PAGE, PROT_READ, MAP_SHARED, 1ull << 40),
+			 -EINVAL);
 	/* The state words must be asked for. */
-	assert_int_equal(can_map(u.fd, PAGE, PROT_READ, MAP_SHARED, UMMUNOTIFY_STATE_OFFSET),
+	assert_int_equal(can_map(u.fd, PAGE, PROT_READ, MAP_SHARED,
+				 UMMUNOTIFY_STATE_OFFSET),
 			 -EINVAL);
 	umn_stop(&u);
 }
@@ -56,12 +62,20 @@ static void the_state_words_end_where_query_says(void **state)
 	(void)state;
 	assert_int_equal(umn_start(&u, UMN_STATE), 0);
 	bytes = u.state_bytes;
-	assert_int_equal(can_map(u.fd, bytes, PROT_READ, MAP_SHARED, offset), 0);
+	assert_int_equal(can_map(u.fd, bytes, PROT_READ, MAP_SHARED, offset),
+			 0);
 	assert_int_equal(can_map(u.fd, PAGE, PROT_READ, MAP_SHARED, offset), 0);
-	assert_int_equal(can_map(u.fd, bytes, PROT_READ, MAP_PRIVATE, offset), 0);
-	assert_int_equal(can_map(u.fd, bytes + PAGE, PROT_READ, MAP_SHARED, offset), -EINVAL);
-	assert_int_equal(can_map(u.fd, bytes, PROT_READ, MAP_SHARED, offset - PAGE), -EINVAL);
-	assert_int_equal(can_map(u.fd, PAGE, PROT_READ, MAP_SHARED, offset + bytes), -EINVAL);
+	assert_int_equal(can_map(u.fd, bytes, PROT_READ, MAP_PRIVATE, offset),
+			 0);
+	assert_int_equal(
+		can_map(u.fd, bytes + PAGE, PROT_READ, MAP_SHARED, offset),
+		-EINVAL);
+	assert_int_equal(
+		can_map(u.fd, bytes, PROT_READ, MAP_SHARED, offset - PAGE),
+		-EINVAL);
+	assert_int_equal(
+		can_map(u.fd, PAGE, PROT_READ, MAP_SHARED, offset + bytes),
+		-EINVAL);
 	umn_stop(&u);
 }
 
@@ -73,7 +87,9 @@ static void expect_read_only(int fd, off_t offset, int flags)
 	int mem;
 
 	assert_int_equal(can_map(fd, PAGE, PROT_WRITE, flags, offset), -EACCES);
-	assert_int_equal(can_map(fd, PAGE, PROT_READ | PROT_WRITE, flags, offset), -EACCES);
+	assert_int_equal(
+		can_map(fd, PAGE, PROT_READ | PROT_WRITE, flags, offset),
+		-EACCES);
 
 	p = mmap(NULL, PAGE, PROT_READ, flags, fd, offset);
 	assert_ptr_not_equal(p, MAP_FAILED);
@@ -95,7 +111,8 @@ static void expect_read_only(int fd, off_t offset, int flags)
 	assert_ptr_equal(mremap(p, PAGE, 2 * PAGE, MREMAP_MAYMOVE), MAP_FAILED);
 	assert_int_equal(errno, EFAULT);
 	if (flags == MAP_SHARED) {
-		assert_ptr_equal(mremap(p, 0, 2 * PAGE, MREMAP_MAYMOVE), MAP_FAILED);
+		assert_ptr_equal(mremap(p, 0, 2 * PAGE, MREMAP_MAYMOVE),
+				 MAP_FAILED);
 		assert_int_equal(errno, EFAULT);
 	}
 	munmap(p, PAGE);
@@ -127,7 +144,7 @@ static void on_bus_error(int number)
 
 static bool raises_sigbus(const volatile uint32_t *word)
 {
-	const struct sigaction action = { .sa_handler = on_bus_error };
+	const struct sigaction action = {.sa_handler = on_bus_error};
 	struct sigaction old;
 	bool raised;
 
@@ -151,7 +168,8 @@ static void pages_without_slots_raise_sigbus(void **state)
 	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch), 0);
 	assert_true(watch.slot < PAGE / sizeof(*u.states));
 	assert_false(raises_sigbus(u.states + watch.slot));
-	assert_true(raises_sigbus(u.states + u.state_bytes / sizeof(*u.states) - 1));
+	assert_true(raises_sigbus(u.states + u.state_bytes / sizeof(*u.states) -
+				  1));
 	assert_int_equal(umn_unregister(u.fd, 1), 0);
 	assert_false(raises_sigbus(u.states + watch.slot));
 	umn_stop(&u);
@@ -169,9 +187,11 @@ static void unused_slots_are_free(void **state)
 	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch), 0);
 	for (i = 0; i < PAGE / sizeof(*u.states); i++) {
 		if (i == watch.slot)
-			assert_int_equal(umn_word(&u, i) & UMMUNOTIFY_STATE_FREE, 0);
+			assert_int_equal(
+				umn_word(&u, i) & UMMUNOTIFY_STATE_FREE, 0);
 		else
-			assert_int_equal(umn_word(&u, i) & 0xff, UMMUNOTIFY_STATE_FREE);
+			assert_int_equal(umn_word(&u, i) & 0xff,
+					 UMMUNOTIFY_STATE_FREE);
 	}
 	umn_stop(&u);
 }

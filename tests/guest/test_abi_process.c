@@ -71,22 +71,28 @@ static void finish(struct scene *s)
 static int is_stale(int fd)
 {
 	static const unsigned long requests[] = {
-		UMMUNOTIFY_EXCHANGE_FEATURES, UMMUNOTIFY_REGISTER_REGION,
-		UMMUNOTIFY_UNREGISTER_REGION, UMMUNOTIFY_WATCH,
-		UMMUNOTIFY_REARM,	      UMMUNOTIFY_QUERY,
-		UMMUNOT_REGISTER_REGION,      UMMUNOT_UNREGISTER_REGION,
+		UMMUNOTIFY_EXCHANGE_FEATURES,
+		UMMUNOTIFY_REGISTER_REGION,
+		UMMUNOTIFY_UNREGISTER_REGION,
+		UMMUNOTIFY_WATCH,
+		UMMUNOTIFY_REARM,
+		UMMUNOTIFY_QUERY,
+		UMMUNOT_REGISTER_REGION,
+		UMMUNOT_UNREGISTER_REGION,
 	};
-	struct pollfd p = { .fd = fd, .events = POLLIN };
+	struct pollfd p = {.fd = fd, .events = POLLIN};
 	struct ummunotify_event e[4];
-	char argument[64] = { 1 };
+	char argument[64] = {1};
 	size_t i;
 
 	for (i = 0; i < sizeof(requests) / sizeof(requests[0]); i++)
 		WANT(ioctl(fd, requests[i], argument) == -1 && errno == ESTALE);
 	WANT(umn_read(fd, e, 4) == -ESTALE);
 	WANT(read(fd, e, 1) == -1 && errno == ESTALE);
-	WANT(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED && errno == ESTALE);
-	WANT(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, UMMUNOTIFY_STATE_OFFSET) == MAP_FAILED &&
+	WANT(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED &&
+	     errno == ESTALE);
+	WANT(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd,
+		  UMMUNOTIFY_STATE_OFFSET) == MAP_FAILED &&
 	     errno == ESTALE);
 	WANT(fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC) == -1 && errno == ESTALE);
 	WANT(poll(&p, 1, -1) == 1 && p.revents == POLLERR);
@@ -157,10 +163,13 @@ static int child_maps(void *argument)
 	struct scene *s = argument;
 
 	WANT(umn_counter(&s->u) == 1);
-	WANT(umn_word(&s->u, s->watch.slot) == (s->watch.state | UMMUNOTIFY_KIND_UNMAP));
-	WANT(mprotect((void *)s->u.counter, PAGE, PROT_READ | PROT_WRITE) == -1 &&
+	WANT(umn_word(&s->u, s->watch.slot) ==
+	     (s->watch.state | UMMUNOTIFY_KIND_UNMAP));
+	WANT(mprotect((void *)s->u.counter, PAGE, PROT_READ | PROT_WRITE) ==
+		     -1 &&
 	     errno == EACCES);
-	WANT(mprotect((void *)s->u.states, PAGE, PROT_READ | PROT_WRITE) == -1 &&
+	WANT(mprotect((void *)s->u.states, PAGE, PROT_READ | PROT_WRITE) ==
+		     -1 &&
 	     errno == EACCES);
 	return 0;
 }

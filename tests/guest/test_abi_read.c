@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define EVENT sizeof(struct ummunotify_event)
-#define MANY 300
+#define MANY  300
 
 /* A device, `count` watches with cookies 0 .. count - 1 on one page each. */
 struct scene {
@@ -40,7 +40,8 @@ static void begin(struct scene *s, size_t count)
 	s->pages = pages_map(count);
 	assert_non_null(s->pages);
 	for (i = 0; i < count; i++)
-		assert_int_equal(umn_register(s->u.fd, s->pages + i * PAGE, PAGE, i), 0);
+		assert_int_equal(
+			umn_register(s->u.fd, s->pages + i * PAGE, PAGE, i), 0);
 }
 
 static void hit_all(struct scene *s)
@@ -204,7 +205,8 @@ static void at_most_128_in_one_read(void **state)
 		got = umn_read(s.u.fd, e, MANY);
 		assert_int_equal(got, 128);
 		for (i = 0; i < got; i++) {
-			assert_int_equal(e[i].type, UMMUNOTIFY_EVENT_TYPE_INVAL);
+			assert_int_equal(e[i].type,
+					 UMMUNOTIFY_EVENT_TYPE_INVAL);
 			assert_true(e[i].user_cookie_counter < s.count);
 			assert_false(seen[e[i].user_cookie_counter]);
 			seen[e[i].user_cookie_counter] = true;
@@ -366,7 +368,9 @@ static void one_report_wakes_one_reader(void **state)
 	pthread_join(b.thread, NULL);
 	assert_int_equal(a.got, 2 * EVENT);
 	assert_int_equal(b.got, 2 * EVENT);
-	assert_int_equal(a.events[0].user_cookie_counter + b.events[0].user_cookie_counter, 1);
+	assert_int_equal(a.events[0].user_cookie_counter +
+				 b.events[0].user_cookie_counter,
+			 1);
 	finish(&s);
 }
 
@@ -377,7 +381,7 @@ static void on_signal(int number)
 
 static void a_signal_interrupts_a_reader(void **state)
 {
-	const struct sigaction action = { .sa_handler = on_signal };
+	const struct sigaction action = {.sa_handler = on_signal};
 	static struct reader r;
 	struct scene s;
 
@@ -413,7 +417,7 @@ static void a_blocking_read_does_not_block_on_a_report(void **state)
 
 static int polled(int fd, int timeout)
 {
-	struct pollfd p = { .fd = fd, .events = POLLIN | POLLOUT | POLLPRI };
+	struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT | POLLPRI};
 	int ret = poll(&p, 1, timeout);
 
 	return ret < 0 ? -errno : p.revents;

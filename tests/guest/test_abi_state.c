@@ -16,10 +16,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define COOKIE 0xfeedfacecafef00dull
+#define COOKIE	 0xfeedfacecafef00dull
 #define LOW_BITS (UMMUNOTIFY_STATE_KINDS | UMMUNOTIFY_STATE_FREE)
-#define KINDS_OF(event) \
-	(((event).flags & UMMUNOTIFY_EVENT_KINDS) >> UMMUNOTIFY_EVENT_KINDS_SHIFT)
+#define KINDS_OF(event)                              \
+	(((event).flags & UMMUNOTIFY_EVENT_KINDS) >> \
+	 UMMUNOTIFY_EVENT_KINDS_SHIFT)
 
 /* A device with all features and one watch on one page. */
 struct scene {
@@ -33,7 +34,8 @@ static void begin_with(struct scene *s, uint32_t features)
 	assert_int_equal(umn_start(&s->u, features), 0);
 	s->page = pages_map(1);
 	assert_non_null(s->page);
-	assert_int_equal(umn_watch(s->u.fd, s->page, PAGE, COOKIE, 0, &s->watch), 0);
+	assert_int_equal(
+		umn_watch(s->u.fd, s->page, PAGE, COOKIE, 0, &s->watch), 0);
 }
 
 static void begin(struct scene *s)
@@ -132,7 +134,8 @@ static void without_the_feature_there_are_no_calls(void **state)
 
 	(void)state;
 	assert_int_equal(umn_start(&u, UMN_FILTER | UMN_KIND), 0);
-	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch), -ENOTTY);
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch),
+			 -ENOTTY);
 	assert_int_equal(umn_rearm(u.fd, 1, &rearm), -ENOTTY);
 	assert_int_equal(ioctl(u.fd, UMMUNOTIFY_WATCH, NULL), -1);
 	assert_int_equal(errno, ENOTTY);
@@ -165,19 +168,26 @@ static void errors_of_watch(void **state)
 
 	(void)state;
 	assert_int_equal(umn_start(&u, UMN_STATE), 0);
-	assert_int_equal(umn_watch(u.fd, (void *)PAGE, 0, 1, 0, &watch), -EINVAL);
-	assert_int_equal(umn_watch(u.fd, (void *)(2 * PAGE), -PAGE, 1, 0, &watch), -EINVAL);
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, 0, 1, 0, &watch),
+			 -EINVAL);
+	assert_int_equal(
+		umn_watch(u.fd, (void *)(2 * PAGE), -PAGE, 1, 0, &watch),
+		-EINVAL);
 	for (bit = 1; bit < 32; bit++)
-		assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 1u << bit, &watch),
+		assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1,
+					   1u << bit, &watch),
 				 -EINVAL);
-	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 3, &watch), -EINVAL);
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 3, &watch),
+			 -EINVAL);
 	assert_int_equal(umn_unregister(u.fd, 1), -EINVAL);
 
 	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch), 0);
-	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch), -EEXIST);
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch),
+			 -EEXIST);
 	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 1), -EINVAL);
 	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 2), 0);
-	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 2, 0, &watch), -EEXIST);
+	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 2, 0, &watch),
+			 -EEXIST);
 
 	assert_int_equal(ioctl(u.fd, UMMUNOTIFY_WATCH, NULL), -1);
 	assert_int_equal(errno, EFAULT);
@@ -195,7 +205,8 @@ static void watch_with_an_unwritable_argument(void **state)
 	assert_int_equal(umn_start(&u, UMN_STATE), 0);
 	watch = (void *)pages_map(1);
 	assert_non_null(watch);
-	*watch = (struct ummunotify_watch_ioctl){ .start = PAGE, .end = 2 * PAGE };
+	*watch =
+		(struct ummunotify_watch_ioctl){.start = PAGE, .end = 2 * PAGE};
 	assert_int_equal(mprotect(watch, PAGE, PROT_READ), 0);
 	assert_int_equal(ioctl(u.fd, UMMUNOTIFY_WATCH, watch), -1);
 	assert_int_equal(errno, EFAULT);
@@ -244,10 +255,12 @@ static void the_word_collects_kinds(void **state)
 	(void)state;
 	begin(&s);
 	discard(&s);
-	assert_int_equal(umn_word(&s.u, s.watch.slot), s.watch.state | UMMUNOTIFY_KIND_CLEAR);
+	assert_int_equal(umn_word(&s.u, s.watch.slot),
+			 s.watch.state | UMMUNOTIFY_KIND_CLEAR);
 	assert_int_equal(pages_unmap(s.page, 1), 0);
 	assert_int_equal(umn_word(&s.u, s.watch.slot),
-			 s.watch.state | UMMUNOTIFY_KIND_CLEAR | UMMUNOTIFY_KIND_UNMAP);
+			 s.watch.state | UMMUNOTIFY_KIND_CLEAR |
+				 UMMUNOTIFY_KIND_UNMAP);
 	finish(&s);
 }
 
@@ -403,7 +416,8 @@ static void a_slot_used_again_has_another_state(void **state)
 	begin(&s);
 	assert_int_equal(umn_unregister(s.u.fd, COOKIE), 0);
 	for (i = 0; i < 2000; i++) {
-		assert_int_equal(umn_watch(s.u.fd, s.page, PAGE, COOKIE, 0, &next), 0);
+		assert_int_equal(
+			umn_watch(s.u.fd, s.page, PAGE, COOKIE, 0, &next), 0);
 		assert_true(umn_clean(&s.u, next.slot, next.state));
 		assert_false(clean(&s));
 		again += next.slot == s.watch.slot;
@@ -425,7 +439,8 @@ static void slots_differ(void **state)
 	(void)state;
 	begin(&s);
 	for (i = 0; i < COUNT; i++) {
-		assert_int_equal(umn_watch(s.u.fd, s.page, PAGE, i, 0, &watches[i]), 0);
+		assert_int_equal(
+			umn_watch(s.u.fd, s.page, PAGE, i, 0, &watches[i]), 0);
 		assert_true(watches[i].slot <= COUNT);
 		assert_int_not_equal(watches[i].slot, s.watch.slot);
 	}
@@ -458,13 +473,15 @@ static void events_carry_kinds(void **state)
 	assert_int_equal(umn_drain(s.u.fd, e, 2, NULL), 1);
 	assert_int_equal(e[0].flags,
 			 UMMUNOTIFY_EVENT_FLAG_HINT |
-				 UMMUNOTIFY_KIND_CLEAR << UMMUNOTIFY_EVENT_KINDS_SHIFT);
+				 UMMUNOTIFY_KIND_CLEAR
+					 << UMMUNOTIFY_EVENT_KINDS_SHIFT);
 	/* Only those since the last report; both if there were both. */
 	discard(&s);
 	assert_int_equal(pages_unmap(s.page, 1), 0);
 	assert_int_equal(umn_drain(s.u.fd, e, 2, NULL), 1);
-	assert_int_equal(e[0].flags, (UMMUNOTIFY_KIND_CLEAR | UMMUNOTIFY_KIND_UNMAP)
-					     << UMMUNOTIFY_EVENT_KINDS_SHIFT);
+	assert_int_equal(e[0].flags,
+			 (UMMUNOTIFY_KIND_CLEAR | UMMUNOTIFY_KIND_UNMAP)
+				 << UMMUNOTIFY_EVENT_KINDS_SHIFT);
 	finish(&s);
 }
 
@@ -494,7 +511,8 @@ static void no_kinds_unless_asked_for(void **state)
 	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
 	assert_int_equal(e[0].flags, UMMUNOTIFY_EVENT_FLAG_HINT);
 	/* Its state word has them all the same. */
-	assert_int_equal(umn_word(&s.u, s.watch.slot), s.watch.state | UMMUNOTIFY_KIND_UNMAP);
+	assert_int_equal(umn_word(&s.u, s.watch.slot),
+			 s.watch.state | UMMUNOTIFY_KIND_UNMAP);
 	finish(&s);
 }
 

@@ -40,7 +40,8 @@ static void in_the_same_thread(void **state)
 		assert_int_equal(umn_counter(&u), i);
 		assert_int_equal(pages_unmap(p, 1), 0);
 		assert_int_equal(umn_counter(&u), i + 1);
-		assert_int_equal(umn_word(&u, w.slot), w.state | UMMUNOTIFY_KIND_UNMAP);
+		assert_int_equal(umn_word(&u, w.slot),
+				 w.state | UMMUNOTIFY_KIND_UNMAP);
 		assert_int_equal(umn_unregister(u.fd, COOKIE), 0);
 	}
 	umn_stop(&u);
@@ -81,13 +82,15 @@ static void in_another_thread(void **state)
 
 	(void)state;
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
-	assert_int_equal(pthread_create(&thread, NULL, unmap_on_command, &h), 0);
+	assert_int_equal(pthread_create(&thread, NULL, unmap_on_command, &h),
+			 0);
 	h.page = pages_map(1);
 	assert_int_equal(umn_watch(u.fd, h.page, PAGE, COOKIE, 0, &watch), 0);
 	for (i = 1; i <= ROUNDS; i++) {
 		assert_ptr_equal(mmap(h.page, PAGE, PROT_READ | PROT_WRITE,
-				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_POPULATE, -1,
-				      0),
+				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED |
+					      MAP_POPULATE,
+				      -1, 0),
 				 h.page);
 		assert_int_equal(umn_rearm(u.fd, COOKIE, &w), 0);
 		assert_true(umn_clean(&u, w.slot, w.state));
@@ -114,8 +117,10 @@ static int serve(int commands, int answers, int file)
 	while (get_byte(commands, &command)) {
 		switch (command) {
 		case 'p':
-			ret = fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, PAGE,
-					PAGE);
+			ret = fallocate(file,
+					FALLOC_FL_PUNCH_HOLE |
+						FALLOC_FL_KEEP_SIZE,
+					PAGE, PAGE);
 			break;
 		case 't':
 			ret = ftruncate(file, PAGE);
@@ -168,7 +173,8 @@ static void by_another_process(void **state)
 		assert_true(put_byte(to[1], commands[i & 1]));
 		assert_true(get_byte(from[0], &answer));
 		assert_int_equal(answer, 'y');
-		assert_int_equal(umn_word(&u, w.slot), w.state | UMMUNOTIFY_KIND_CLEAR);
+		assert_int_equal(umn_word(&u, w.slot),
+				 w.state | UMMUNOTIFY_KIND_CLEAR);
 		assert_true(put_byte(to[1], 'g'));
 		assert_true(get_byte(from[0], &answer));
 		assert_int_equal(answer, 'y');
@@ -206,7 +212,8 @@ static void *observe(void *argument)
 	while (umn_counter(o->u) == o->before)
 		;
 	for (i = WATCHES - 1; i >= 0; i--)
-		o->clean += umn_clean(o->u, o->watches[i].slot, o->watches[i].state);
+		o->clean += umn_clean(o->u, o->watches[i].slot,
+				      o->watches[i].state);
 	return NULL;
 }
 
@@ -228,14 +235,16 @@ static void words_change_before_the_counter(void **state)
 	p = pages_map(1);
 	assert_non_null(p);
 	for (i = 0; i < WATCHES; i++)
-		assert_int_equal(umn_watch(u.fd, p + i % PAGE, 1, i, 0, &watches[i]), 0);
+		assert_int_equal(
+			umn_watch(u.fd, p + i % PAGE, 1, i, 0, &watches[i]), 0);
 	for (round = 0; round < ROUNDS; round++) {
 		for (i = 0; i < WATCHES; i++) {
 			assert_int_equal(umn_rearm(u.fd, i, &w), 0);
 			watches[i].state = w.state;
 		}
 		*(volatile char *)p = 1;
-		o = (struct observer){ .u = &u, .watches = watches, .before = umn_counter(&u) };
+		o = (struct observer){
+			.u = &u, .watches = watches, .before = umn_counter(&u)};
 		assert_int_equal(pthread_create(&thread, NULL, observe, &o), 0);
 		while (!o.ready)
 			sched_yield();

@@ -26,9 +26,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PAGES 8192UL
-#define BYTES (PAGES * PAGE)
-#define WANTED 3    /* conclusive rounds */
+#define PAGES	 8192UL
+#define BYTES	 (PAGES * PAGE)
+#define WANTED	 3  /* conclusive rounds */
 #define ATTEMPTS 60 /* at most, to get them */
 
 enum cookie { FIRST = 1, LAST, OUTSIDE, INSIDE };
@@ -74,7 +74,9 @@ static int perform(const struct job *job)
 	case UNMAP:
 		return munmap(job->base, BYTES);
 	case PUNCH:
-		return fallocate(job->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, BYTES);
+		return fallocate(job->file,
+				 FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+				 BYTES);
 	}
 	return -1;
 }
@@ -118,8 +120,8 @@ static int set_up(struct scene *s, const struct variant *variant)
 
 	memset(s, 0, sizeof(*s));
 	s->variant = variant;
-	s->job = mmap(NULL, sizeof(*s->job), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-		      0);
+	s->job = mmap(NULL, sizeof(*s->job), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (s->job == MAP_FAILED || pipe2(s->job->commands, O_CLOEXEC))
 		return -errno;
 	s->job->operation = variant->operation;
@@ -184,7 +186,7 @@ static void on_fault(int number)
  */
 static bool last_page_present(struct scene *s)
 {
-	const struct sigaction action = { .sa_handler = on_fault };
+	const struct sigaction action = {.sa_handler = on_fault};
 	struct sigaction old;
 	volatile bool present = false;
 
@@ -209,12 +211,15 @@ static void prepare(struct scene *s)
 	s->rounds++;
 	assert_int_equal(madvise(s->job->base, BYTES, MADV_POPULATE_WRITE), 0);
 	assert_int_equal(umn_drain(s->u.fd, NULL, 0, NULL), 0);
-	assert_int_equal(umn_watch(s->u.fd, s->job->base, PAGE, FIRST, 0, &s->first), 0);
+	assert_int_equal(
+		umn_watch(s->u.fd, s->job->base, PAGE, FIRST, 0, &s->first), 0);
 	assert_true(umn_clean(&s->u, s->first.slot, s->first.state));
 	if (s->variant->arming == REARM)
-		assert_int_equal(umn_watch(s->u.fd, last_page(s), PAGE, LAST, 0, &w), 0);
+		assert_int_equal(
+			umn_watch(s->u.fd, last_page(s), PAGE, LAST, 0, &w), 0);
 	else if (s->variant->arming == READ)
-		assert_int_equal(umn_register(s->u.fd, last_page(s), PAGE, LAST), 0);
+		assert_int_equal(
+			umn_register(s->u.fd, last_page(s), PAGE, LAST), 0);
 	assert_int_equal(umn_drain(s->u.fd, NULL, 0, NULL), 0);
 }
 
@@ -225,7 +230,8 @@ static void wait_for_start(struct scene *s, int done)
 		assert_int_equal(s->job->done, done);
 }
 
-static int find(const struct ummunotify_event *events, int count, uint64_t cookie)
+static int find(const struct ummunotify_event *events, int count,
+		uint64_t cookie)
 {
 	int i, found = 0;
 
@@ -238,9 +244,11 @@ static int find(const struct ummunotify_event *events, int count, uint64_t cooki
 static bool try_once(struct scene *s)
 {
 	const int done = s->job->done;
-	const bool words = s->variant->arming == WATCH || s->variant->arming == REARM;
-	const uint32_t kind = s->job->operation == UNMAP ? UMMUNOTIFY_KIND_UNMAP :
-							   UMMUNOTIFY_KIND_CLEAR;
+	const bool words =
+		s->variant->arming == WATCH || s->variant->arming == REARM;
+	const uint32_t kind = s->job->operation == UNMAP
+				      ? UMMUNOTIFY_KIND_UNMAP
+				      : UMMUNOTIFY_KIND_CLEAR;
 	struct ummunotify_rearm_ioctl rearm = {};
 	struct ummunotify_watch_ioctl w = {}, outside;
 	struct ummunotify_event e[8];
@@ -268,16 +276,22 @@ static bool try_once(struct scene *s)
 		break;
 	case READ:
 		got = umn_read(s->u.fd, e, 8);
-		ret = got == 3 && find(e, 2, LAST) == 1 && find(e, 2, FIRST) == 1 ? 0 : -EPROTO;
+		ret = got == 3 && find(e, 2, LAST) == 1 &&
+				      find(e, 2, FIRST) == 1
+			      ? 0
+			      : -EPROTO;
 		break;
 	}
 	before = umn_counter(&s->u);
 	conclusive = last_page_present(s);
 	assert_int_equal(ret, 0);
 	if (words)
-		assert_int_equal(state & (UMMUNOTIFY_STATE_KINDS | UMMUNOTIFY_STATE_FREE), 0);
+		assert_int_equal(state & (UMMUNOTIFY_STATE_KINDS |
+					  UMMUNOTIFY_STATE_FREE),
+				 0);
 	/* Armed in the window too, but of no concern to this invalidation. */
-	assert_int_equal(umn_watch(s->u.fd, s->outside, PAGE, OUTSIDE, 0, &outside), 0);
+	assert_int_equal(
+		umn_watch(s->u.fd, s->outside, PAGE, OUTSIDE, 0, &outside), 0);
 
 	while (s->job->done == done)
 		sched_yield();
@@ -318,7 +332,8 @@ static void armed_in_the_window(void **state)
 	assert_int_equal(set_up(&s, *state), 0);
 	for (attempts = 0; hits < WANTED && attempts < ATTEMPTS; attempts++)
 		hits += try_once(&s);
-	print_message("# %d of %d attempts were in the window\n", hits, attempts);
+	print_message("# %d of %d attempts were in the window\n", hits,
+		      attempts);
 	assert_int_equal(hits, WANTED);
 	assert_true(umn_fdinfo(s.u.fd, "ummunotify-late") >= WANTED);
 	assert_int_equal(tear_down(&s), 0);
@@ -330,7 +345,7 @@ static void armed_in_the_window(void **state)
  */
 static void a_short_one_inside_counts_once(void **state)
 {
-	static const struct variant variant = { DISCARD, WATCH };
+	static const struct variant variant = {DISCARD, WATCH};
 	struct ummunotify_watch_ioctl w;
 	struct scene s;
 	int hits = 0, attempts, done;
@@ -342,14 +357,16 @@ static void a_short_one_inside_counts_once(void **state)
 		done = s.job->done;
 		prepare(&s);
 		wait_for_start(&s, done);
-		assert_int_equal(umn_watch(s.u.fd, s.outside, PAGE, INSIDE, 0, &w), 0);
+		assert_int_equal(
+			umn_watch(s.u.fd, s.outside, PAGE, INSIDE, 0, &w), 0);
 		assert_true(umn_clean(&s.u, w.slot, w.state));
 		before = umn_counter(&s.u);
 		assert_int_equal(madvise(s.outside, PAGE, MADV_DONTNEED), 0);
 		hits += last_page_present(&s);
 		while (s.job->done == done)
 			sched_yield();
-		assert_int_equal(umn_word(&s.u, w.slot), w.state | UMMUNOTIFY_KIND_CLEAR);
+		assert_int_equal(umn_word(&s.u, w.slot),
+				 w.state | UMMUNOTIFY_KIND_CLEAR);
 		assert_int_equal(umn_counter(&s.u), before + 1);
 		assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), 2);
 		assert_int_equal(umn_unregister(s.u.fd, FIRST), 0);
@@ -392,8 +409,14 @@ static void armed_outside_any_window(void **state)
 	umn_stop(&u);
 }
 
-#define VARIANT(what, how) \
-	{ #what "_" #how, armed_in_the_window, NULL, NULL, &(struct variant){ what, how } }
+#define VARIANT(what, how)                                       \
+	{                                                        \
+#what "_" #how, armed_in_the_window, NULL, NULL, \
+			&(struct variant)                        \
+		{                                                \
+			what, how                                \
+		}                                                \
+	}
 
 int main(void)
 {

@@ -58,8 +58,8 @@ int umn_unregister(int fd, uint64_t cookie)
 	return control(fd, UMMUNOTIFY_UNREGISTER_REGION, &argument);
 }
 
-int umn_ummunot_register(int fd, uint32_t *version, const void *start, size_t length,
-			 uint64_t cookie)
+int umn_ummunot_register(int fd, uint32_t *version, const void *start,
+			 size_t length, uint64_t cookie)
 {
 	struct ummunot_register_ioctl r;
 	int ret;
@@ -81,8 +81,8 @@ int umn_ummunot_unregister(int fd, uint64_t cookie)
 	return control(fd, UMMUNOT_UNREGISTER_REGION, &argument);
 }
 
-int umn_watch(int fd, const void *start, size_t length, uint64_t cookie, uint32_t flags,
-	      struct ummunotify_watch_ioctl *watch)
+int umn_watch(int fd, const void *start, size_t length, uint64_t cookie,
+	      uint32_t flags, struct ummunotify_watch_ioctl *watch)
 {
 	memset(watch, POISON, sizeof(*watch));
 	watch->start = (uintptr_t)start;
@@ -112,7 +112,8 @@ int umn_read(int fd, struct ummunotify_event *events, size_t max)
 	return got / sizeof(*events);
 }
 
-int umn_drain(int fd, struct ummunotify_event *events, size_t max, uint64_t *last)
+int umn_drain(int fd, struct ummunotify_event *events, size_t max,
+	      uint64_t *last)
 {
 	struct ummunotify_event batch[128];
 	int found = 0, got, i;
@@ -234,7 +235,8 @@ static long long number(const char *path, const char *name)
 	if (!f)
 		return -errno;
 	while (fgets(line, sizeof(line), f)) {
-		if (length && (strncmp(line, name, length) || line[length] != ':'))
+		if (length &&
+		    (strncmp(line, name, length) || line[length] != ':'))
 			continue;
 		value = strtoll(line + (length ? length + 1 : 0), NULL, 0);
 		break;

@@ -13,13 +13,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define UMN_DEVICE "/dev/ummunotify"
+#define UMN_DEVICE     "/dev/ummunotify"
 #define UMN_PARAMETERS "/sys/module/ummunotify/parameters/"
 
 #define UMN_FILTER UMMUNOTIFY_FEATURE_FILTER
-#define UMN_KIND UMMUNOTIFY_FEATURE_KIND
-#define UMN_STATE UMMUNOTIFY_FEATURE_STATE
-#define UMN_ALL (UMN_FILTER | UMN_KIND | UMN_STATE)
+#define UMN_KIND   UMMUNOTIFY_FEATURE_KIND
+#define UMN_STATE  UMMUNOTIFY_FEATURE_STATE
+#define UMN_ALL	   (UMN_FILTER | UMN_KIND | UMN_STATE)
 
 /* What umn_start() sets up; `states` is NULL without FEATURE_STATE. */
 struct umn {
@@ -44,13 +44,13 @@ int umn_query(int fd, struct ummunotify_query_ioctl *query);
 
 int umn_register(int fd, const void *start, size_t length, uint64_t cookie);
 int umn_unregister(int fd, uint64_t cookie);
-int umn_ummunot_register(int fd, uint32_t *version, const void *start, size_t length,
-			 uint64_t cookie);
+int umn_ummunot_register(int fd, uint32_t *version, const void *start,
+			 size_t length, uint64_t cookie);
 int umn_ummunot_unregister(int fd, uint64_t cookie);
 
 /* `watch` and `rearm` are poisoned first, then hold what the driver wrote. */
-int umn_watch(int fd, const void *start, size_t length, uint64_t cookie, uint32_t flags,
-	      struct ummunotify_watch_ioctl *watch);
+int umn_watch(int fd, const void *start, size_t length, uint64_t cookie,
+	      uint32_t flags, struct ummunotify_watch_ioctl *watch);
 int umn_rearm(int fd, uint64_t cookie, struct ummunotify_rearm_ioctl *rearm);
 
 /* One read() of at most `max` events: how many came, or -errno. */
@@ -61,7 +61,8 @@ int umn_read(int fd, struct ummunotify_event *events, size_t max);
  * how many INVAL events there were, of which the first `max` are in `events`
  * (may be NULL). *last, if not NULL, is set by LAST and else left alone.
  */
-int umn_drain(int fd, struct ummunotify_event *events, size_t max, uint64_t *last);
+int umn_drain(int fd, struct ummunotify_event *events, size_t max,
+	      uint64_t *last);
 
 int umn_map_counter(int fd, const uint64_t **counter);
 int umn_map_states(int fd, size_t bytes, const uint32_t **states);
