@@ -183,6 +183,9 @@ static int unload(void)
 								    : 0;
 }
 
+/* Closed by the tear-down too: open files keep the module. */
+static struct umn a = {.fd = -1}, b = {.fd = -1};
+
 /* The module's file, or -errno. */
 static int open_module(void)
 {
@@ -236,6 +239,8 @@ static int reload(const char *parameters)
 static int set_defaults(void **state)
 {
 	(void)state;
+	umn_stop(&a);
+	umn_stop(&b);
 	return reload("");
 }
 
@@ -249,80 +254,77 @@ static void a_file_has_its_limit(void **state)
 {
 	struct ummunotify_watch_ioctl w[8], more;
 	struct ummunotify_query_ioctl q;
-	struct umn u;
 	int i;
 
 	(void)state;
-	assert_int_equal(umn_start(&u, UMN_ALL), 0);
-	assert_int_equal(umn_query(u.fd, &q), 0);
+	assert_int_equal(umn_start(&a, UMN_ALL), 0);
+	assert_int_equal(umn_query(a.fd, &q), 0);
 	assert_int_equal(q.max_watches, 8);
-	assert_int_equal(u.state_bytes, PAGE);
+	assert_int_equal(a.state_bytes, PAGE);
 	for (i = 0; i < 8; i++) {
 		if (i & 1)
 			assert_int_equal(
-				umn_register(u.fd, (void *)PAGE, PAGE, i), 0);
+				umn_register(a.fd, (void *)PAGE, PAGE, i), 0);
 		else
-			assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, i,
+			assert_int_equal(umn_watch(a.fd, (void *)PAGE, PAGE, i,
 						   0, &w[i]),
 					 0);
 	}
-	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 8), -ENOSPC);
-	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 8, 0, &more),
+	assert_int_equal(umn_register(a.fd, (void *)PAGE, PAGE, 8), -ENOSPC);
+	assert_int_equal(umn_watch(a.fd, (void *)PAGE, PAGE, 8, 0, &more),
 			 -ENOSPC);
 	/* A refused one has left no trace. */
-	assert_int_equal(umn_unregister(u.fd, 8), -EINVAL);
-	assert_true(umn_clean(&u, w[0].slot, w[0].state));
-	assert_int_equal(umn_query(u.fd, &q), 0);
+	assert_int_equal(umn_unregister(a.fd, 8), -EINVAL);
+	assert_true(umn_clean(&a, w[0].slot, w[0].state));
+	assert_int_equal(umn_query(a.fd, &q), 0);
 	assert_int_equal(q.watches, 8);
 
-	assert_int_equal(umn_unregister(u.fd, 3), 0);
-	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 8, 0, &more), 0);
-	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 9), -ENOSPC);
-	assert_int_equal(umn_unregister(u.fd, 0), 0);
-	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 9), 0);
-	umn_stop(&u);
+	assert_int_equal(umn_unregister(a.fd, 3), 0);
+	assert_int_equal(umn_watch(a.fd, (void *)PAGE, PAGE, 8, 0, &more), 0);
+	assert_int_equal(umn_register(a.fd, (void *)PAGE, PAGE, 9), -ENOSPC);
+	assert_int_equal(umn_unregister(a.fd, 0), 0);
+	assert_int_equal(umn_register(a.fd, (void *)PAGE, PAGE, 9), 0);
+	umn_stop(&a);
 }
 
 /* All slots can be used, again and again. */
 static void slots_do_not_leak(void **state)
 {
 	struct ummunotify_watch_ioctl w;
-	struct umn u;
 	int round, i;
 
 	(void)state;
-	assert_int_equal(umn_start(&u, UMN_ALL), 0);
+	assert_int_equal(umn_start(&a, UMN_ALL), 0);
 	for (round = 0; round < 50; round++) {
 		for (i = 0; i < 8; i++)
 			assert_int_equal(
-				umn_watch(u.fd, (void *)PAGE, PAGE, i, 0, &w),
+				umn_watch(a.fd, (void *)PAGE, PAGE, i, 0, &w),
 				0);
-		assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 8, 0, &w),
+		assert_int_equal(umn_watch(a.fd, (void *)PAGE, PAGE, 8, 0, &w),
 				 -ENOSPC);
-		assert_int_equal(umn_watch(u.fd, (void *)PAGE, 0, 9, 0, &w),
+		assert_int_equal(umn_watch(a.fd, (void *)PAGE, 0, 9, 0, &w),
 				 -EINVAL);
 		for (i = 0; i < 8; i++)
-			assert_int_equal(umn_unregister(u.fd, i), 0);
+			assert_int_equal(umn_unregister(a.fd, i), 0);
 		for (i = 0; i < 8; i++) {
-			assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1,
+			assert_int_equal(umn_watch(a.fd, (void *)PAGE, PAGE, 1,
 						   UMMUNOTIFY_WATCH_CACHEABLE,
 						   &w),
 					 -EOPNOTSUPP);
 			assert_int_equal(
-				umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &w),
+				umn_watch(a.fd, (void *)PAGE, PAGE, 1, 0, &w),
 				0);
 			assert_int_equal(
-				umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &w),
+				umn_watch(a.fd, (void *)PAGE, PAGE, 1, 0, &w),
 				-EEXIST);
-			assert_int_equal(umn_unregister(u.fd, 1), 0);
+			assert_int_equal(umn_unregister(a.fd, 1), 0);
 		}
 	}
-	umn_stop(&u);
+	umn_stop(&a);
 }
 
 static void all_files_share_a_limit(void **state)
 {
-	struct umn a, b;
 	int i;
 
 	(void)state;
@@ -346,15 +348,13 @@ static void all_files_share_a_limit(void **state)
 /* The module stays while a file is open or one of its pages is mapped. */
 static void in_use_it_cannot_be_unloaded(void **state)
 {
-	struct umn u;
-
 	(void)state;
-	assert_int_equal(umn_start(&u, UMN_ALL), 0);
+	assert_int_equal(umn_start(&a, UMN_ALL), 0);
 	assert_int_equal(unload(), -EWOULDBLOCK);
-	assert_int_equal(close(u.fd), 0);
-	u.fd = -1;
+	assert_int_equal(close(a.fd), 0);
+	a.fd = -1;
 	assert_int_equal(unload(), -EWOULDBLOCK);
-	umn_stop(&u);
+	umn_stop(&a);
 	assert_int_equal(unload(), 0);
 	assert_int_equal(umn_open(O_RDONLY), -ENOENT);
 }

@@ -230,6 +230,19 @@ static void a_child_opens_its_own(void **state)
 	finish(&s);
 }
 
+static int nobody(void *argument)
+{
+	WANT(!setresgid(65534, 65534, 65534));
+	WANT(!setresuid(65534, 65534, 65534));
+	return child_opens(argument);
+}
+
+static void any_user_may_open_it(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(nobody, NULL), 0);
+}
+
 static void a_receiver_can_do_nothing(void **state)
 {
 	struct scene s;
@@ -516,6 +529,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(inherited_mappings_are_read_only),
 		cmocka_unit_test(a_child_closes_for_itself),
 		cmocka_unit_test(a_child_opens_its_own),
+		cmocka_unit_test(any_user_may_open_it),
 		cmocka_unit_test(a_receiver_can_do_nothing),
 		cmocka_unit_test(after_exec_nothing_works),
 		cmocka_unit_test(a_thread_may_use_it),
