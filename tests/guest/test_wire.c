@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The cache and every memory operation of the table, on the wire: after each
+ * operation a registration reaches the memory the program sees now, and what
+ * need not be registered again is not. A cache that is never invalidated must
+ * fail the same test, or the test would show nothing.
+ */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "wire.h"
+
+#define ROUNDS	  4
+#define SIZE	  MEMOP_MIN_SIZE
+#define PEER_SIZE ((size_t)4 << 20)
+
+static struct rdma wire;
+
+static int set_up(void **state)
+{
+	int ret = rdma_open(&wire, PEER_SIZE);
+
+	(void)state;
+	if (ret)
+		print_error("no RDMA connection: %s\n", strerror(-ret));
+	return ret;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	/* Fails if anything is registered still. */
+	return rdma_close(&wire);
+}
+
+static void make(struct memop_buffer *b, const struct memop *op)
+{
+	const char *reason = memop_missing(op);
+	int ret;
+
+	if (reason) {
+		print_message("skipped: %s: %s\n", op->name, reason);
+		skip();
+	}
+	ret = memop_make(b, op, SIZE);
+	if (ret)
+		fail_msg("%s: making the memory: %s", op->name, strerror(-ret));
+}
+
+static void perform(struct memop_buffer *b)
+{
+	int ret = memop_perform(b);
+
+	if (ret)
+		fail_msg("%s: %s", b->op->name, strerror(-ret));
+}
+
+/* --- the naive cache --------------------------------------------------------- */
+
+/* One registration for good: how many bytes go wrong over all rounds. */
+static size_t naive_wrong(const struct memop *op)
+{
+	struct memop_buffer b;
+	struct ibv_mr *mr;
+	size_t sum = 0;
+	unsigned int round;
+	long wrong;
+
+	make(&b, op);
+	mr = ibv_reg_mr(wire.pd, b.addr, b.size, WIRE_REMOTE);
+	assert_non_null(mr);
+	for (round = 0; round < ROUNDS; round++) {
+		if (round)
+			perform(&b);
+		wrong = wire_wrong(&wire, mr, b.addr, b.size,
+				   memop_seed(op, round),
+				   round % 2 ? WIRE_BY_PEER : WIRE_BY_PROGRAM);
+		assert_true(wrong >= 0);
+		if (!round)
+			assert_int_equal(wrong, 0);
+		sum += wrong;
+	}
+	assert_int_equal(ibv_dereg_mr(mr), 0);
+	memop_drop(&b);
+	return sum;
+}
+
+static void naive(void **state)
+{
+	const struct memop *op = *state;
+	size_t wrong = naive_wrong(op);
+
+	if (op->stale)
+		assert_true(wrong >= ROUNDS - 1);
+	else
+		assert_int_equal(wrong, 0);
+}
+
+/* --- the cache ------------------------------------------------------------------ */
+
+struct run {
+	struct mrcache *cache;
+	struct memop_buffer b;
+	unsigned int round;
+};
+
+/* Two registrations in a row: the second shows that the first was cached. */
+static struct ibv_mr *use(struct run *run)
+{
+	struct memop_buffer *b = &run->b;
+	enum wire_side side = run->round % 2 ? WIRE_BY_PEER : WIRE_BY_PROGRAM;
+	struct ibv_mr *mr, *again;
+	long wrong;
+
+	mr = mrcache_reg_mr(run->cache, wire.pd, b->addr, b->size, WIRE_REMOTE);
+	assert_non_null(mr);
+	wrong = wire_wrong(&wire, mr, b->addr, b->size,
+			   memop_seed(b->op, run->round), side);
+	assert_int_equal(wrong, 0);
+	assert_true(mrcache_valid(run->cache, mr));
+	again = mrcache_reg_mr(run->cache, wire.pd, b->addr, b->size,
+			       WIRE_REMOTE);
+	assert_ptr_equal(again, mr);
+	assert_int_equal(mrcache_dereg_mr(run->cache, again), 0);
+	return mr;
+}
+
+/* The first half of the rounds keeps hold of the registration meanwhile. */
+static void operate(struct run *run, struct ibv_mr *mr)
+{
+	const struct memop *op = run->b.op;
+	bool held = run->round < ROUNDS / 2;
+
+	if (!held)
+		assert_int_equal(mrcache_dereg_mr(run->cache, mr), 0);
+	perform(&run->b);
+	if (!held)
+		return;
+	if (op->verdict == MEMOP_REPORT)
+		assert_false(mrcache_valid(run->cache, mr));
+	if (op->verdict == MEMOP_QUIET)
+		assert_true(mrcache_valid(run->cache, mr));
+	assert_int_equal(mrcache_dereg_mr(run->cache, mr), 0);
+}
+
+static void check_stats(struct run *run)
+{
+	const struct memop *op = run->b.op;
+	struct mrcache_stats stats = wire_stats(run->cache);
+
+	assert_int_equal(wire_bypassed(&stats), 0);
+	assert_int_equal(stats.uncached, 0);
+	assert_int_equal(stats.reg_errors, 0);
+	assert_int_equal(stats.dereg_errors, 0);
+	assert_int_equal(stats.hits + stats.misses, 2 * ROUNDS);
+	switch (op->verdict) {
+	case MEMOP_REPORT:
+		assert_int_equal(stats.hits, ROUNDS);
+		break;
+	case MEMOP_QUIET:
+		assert_int_equal(stats.misses, 1);
+		assert_int_equal(stats.registrations, 1 + stats.repins);
+		assert_int_equal(stats.invalidations, 0);
+		break;
+	case MEMOP_EITHER:
+		print_message("%s: %llu registrations for %d uses\n", op->name,
+			      (unsigned long long)stats.registrations, ROUNDS);
+		break;
+	}
+}
+
+static void cached(const struct memop *op, const char *monitor, bool filtered)
+{
+	struct run run = {0};
+	struct ibv_mr *mr;
+
+	make(&run.b, op);
+	run.cache = wire_cache(monitor);
+	assert_non_null(run.cache);
+	assert_string_equal(mrcache_monitor(run.cache), monitor);
+	for (run.round = 0; run.round < ROUNDS; run.round++) {
+		mr = use(&run);
+		if (run.round + 1 < ROUNDS)
+			operate(&run, mr);
+		else
+			assert_int_equal(mrcache_dereg_mr(run.cache, mr), 0);
+	}
+	if (filtered)
+		check_stats(&run);
+	assert_int_equal(wire_stats(run.cache).stale_held, 0);
+	assert_int_equal(mrcache_close(run.cache), 0);
+	memop_drop(&run.b);
+}
+
+static void with_ummunotify(void **state)
+{
+	cached(*state, "ummunotify", true);
+}
+
+static void with_2010(void **state)
+{
+	cached(*state, "ummunotify-2010", false);
+}
+
+/* --- all of them ------------------------------------------------------------------ */
+
+static char *title(const char *variant, const char *name)
+{
+	char *text = NULL;
+
+	if (asprintf(&text, "%s%s", variant, name) < 0)
+		abort();
+	return text;
+}
+
+static size_t add(struct CMUnitTest *tests, const char *variant,
+		  CMUnitTestFunction f, bool (*wanted)(const struct memop *op))
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < memop_count(); i++) {
+		if (!wanted(memop_get(i)))
+			continue;
+		tests[n++] = (struct CMUnitTest){
+			.name = title(variant, memop_get(i)->name),
+			.test_func = f,
+			.initial_state = (void *)memop_get(i),
+		};
+	}
+	return n;
+}
+
+static bool all(const struct memop *op)
+{
+	(void)op;
+	return true;
+}
+
+static bool reported(const struct memop *op)
+{
+	return op->verdict == MEMOP_REPORT;
+}
+
+int main(void)
+{
+	struct CMUnitTest *tests = calloc(3 * memop_count(), sizeof(*tests));
+	size_t n;
+	int failed;
+
+	if (!tests)
+		abort();
+	n = add(tests, "", with_ummunotify, all);
+	n += add(tests + n, "2010: ", with_2010, reported);
+	n += add(tests + n, "naive: ", naive, all);
+	failed = _cmocka_run_group_tests("wire", tests, n, set_up, tear_down);
+	while (n)
+		free((void *)tests[--n].name);
+	free(tests);
+	return failed;
+}
