@@ -1,0 +1,736 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The cache over an RDMA device, one situation at a time: held registrations,
+ * remote keys, limits of the cache and of the kernel, memory that changes while
+ * it is being registered, protection domains, and the errors of ibv_reg_mr().
+ */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <grp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "umn.h"
+#include "wire.h"
+
+#define SIZE	  MEMOP_MIN_SIZE
+#define PAGE_SIZE ((size_t)4096)
+
+/* Set up before each test: the connection, a cache, memory to operate on. */
+static struct rdma wire;
+static struct mrcache *cache;
+static struct memop_buffer buffer;
+
+static int connect_wire(void **state)
+{
+	int ret = rdma_open(&wire, (size_t)1 << 20);
+
+	(void)state;
+	if (ret)
+		print_error("no RDMA connection: %s\n", strerror(-ret));
+	return ret;
+}
+
+static int disconnect_wire(void **state)
+{
+	(void)state;
+	return rdma_close(&wire);
+}
+
+static int open_cache(const struct mrcache_attr *attr)
+{
+	cache = mrcache_open(attr);
+	if (!cache)
+		return -1;
+	return memop_make(&buffer, memop_find("munmap+mmap"), SIZE);
+}
+
+static int set_up(void **state)
+{
+	struct mrcache_attr attr;
+
+	(void)state;
+	wire_attr(&attr, "ummunotify");
+	return open_cache(&attr);
+}
+
+static int tear_down(void **state)
+{
+	int ret = mrcache_close(cache);
+
+	(void)state;
+	memop_drop(&buffer);
+	return ret;
+}
+
+static struct ibv_mr *get_of(void *addr, size_t size)
+{
+	return mrcache_reg_mr(cache, wire.pd, addr, size, WIRE_REMOTE);
+}
+
+static struct ibv_mr *get(void)
+{
+	struct ibv_mr *mr = get_of(buffer.addr, buffer.size);
+
+	assert_non_null(mr);
+	return mr;
+}
+
+static void put(struct ibv_mr *mr)
+{
+	assert_int_equal(mrcache_dereg_mr(cache, mr), 0);
+}
+
+static void assert_right_of(struct ibv_mr *mr, void *addr, size_t size)
+{
+	static unsigned int round;
+
+	round++;
+	assert_int_equal(wire_wrong(&wire, mr, addr, size,
+				    memop_seed(buffer.op, round), round % 2),
+			 0);
+}
+
+static void assert_right(struct ibv_mr *mr)
+{
+	assert_right_of(mr, buffer.addr, buffer.size);
+}
+
+static void operate(void)
+{
+	assert_int_equal(memop_perform(&buffer), 0);
+}
+
+/* --- who holds what ------------------------------------------------------------ */
+
+static void held_over_a_change(void **state)
+{
+	struct ibv_mr *first = get(), *second = get(), *fresh;
+	uint64_t before;
+
+	(void)state;
+	assert_ptr_equal(first, second);
+	assert_true(mrcache_valid(cache, first));
+	operate();
+	assert_false(mrcache_valid(cache, first));
+
+	fresh = get();
+	assert_ptr_not_equal(fresh, first);
+	assert_right(fresh);
+	assert_true(mrcache_valid(cache, fresh));
+	/* The fresh one does not make the old one right. */
+	assert_false(mrcache_valid(cache, first));
+	assert_int_equal(wire_stats(cache).stale_held, 1);
+
+	before = wire_stats(cache).deregistrations;
+	put(first);
+	assert_int_equal(wire_stats(cache).deregistrations, before);
+	assert_int_equal(wire_stats(cache).stale_held, 1);
+	put(second);
+	assert_int_equal(wire_stats(cache).deregistrations, before + 1);
+	assert_int_equal(wire_stats(cache).stale_held, 0);
+	assert_int_equal(mrcache_dereg_mr(cache, first), EINVAL);
+	assert_true(mrcache_valid(cache, fresh));
+	assert_right(fresh);
+	put(fresh);
+}
+
+/* A peer that still has the key must not reach the old pages. */
+static void the_remote_key_of_stale_memory_ends(void **state)
+{
+	struct ibv_mr *mr = get(), old = *mr;
+
+	(void)state;
+	assert_right(mr);
+	put(mr);
+	operate();
+	mr = get();
+	assert_right(mr);
+	if (mr->rkey != old.rkey) {
+		print_message("expected to fail: ");
+		assert_int_not_equal(
+			rdma_peer_reads(&wire, &old, buffer.addr, 4096), 0);
+	}
+	assert_right(mr);
+	put(mr);
+}
+
+static void remote_access_passes_through_unless_asked_for(void **state)
+{
+	struct mrcache_attr attr;
+	struct mrcache *local;
+	struct mrcache_stats stats;
+	struct ibv_mr *mr;
+	int i;
+
+	(void)state;
+	wire_attr(&attr, "ummunotify");
+	attr.remote = false;
+	local = mrcache_open(&attr);
+	assert_non_null(local);
+	for (i = 0; i < 3; i++) {
+		mr = mrcache_reg_mr(local, wire.pd, buffer.addr, buffer.size,
+				    WIRE_REMOTE);
+		assert_non_null(mr);
+		assert_right(mr);
+		assert_int_equal(mrcache_dereg_mr(local, mr), 0);
+	}
+	stats = wire_stats(local);
+	assert_int_equal(stats.bypass[MRCACHE_BYPASS_REMOTE], 3);
+	assert_int_equal(stats.registrations, 3);
+	assert_int_equal(stats.deregistrations, 3);
+	assert_int_equal(stats.uncached, 0);
+	assert_int_equal(mrcache_close(local), 0);
+}
+
+static void access_must_match(void **state)
+{
+	struct ibv_mr *mr = get(), *local;
+
+	(void)state;
+	local = mrcache_reg_mr(cache, wire.pd, buffer.addr, buffer.size,
+			       WIRE_LOCAL);
+	assert_non_null(local);
+	assert_ptr_not_equal(local, mr);
+	print_message("expected to fail: ");
+	assert_int_not_equal(rdma_peer_reads(&wire, local, buffer.addr, 4096),
+			     0);
+	put(local);
+	assert_right(mr);
+	put(mr);
+}
+
+static void two_caches_are_independent(void **state)
+{
+	struct mrcache *other = wire_cache("ummunotify");
+	struct ibv_mr *mine, *others;
+	int i;
+
+	(void)state;
+	assert_non_null(other);
+	for (i = 0; i < 3; i++) {
+		mine = get();
+		others = mrcache_reg_mr(other, wire.pd, buffer.addr,
+					buffer.size, WIRE_REMOTE);
+		assert_non_null(others);
+		assert_ptr_not_equal(mine, others);
+		assert_right(mine);
+		assert_right(others);
+		assert_int_equal(mrcache_dereg_mr(cache, others), EINVAL);
+		put(mine);
+		operate();
+		assert_false(mrcache_valid(other, others));
+		assert_int_equal(mrcache_dereg_mr(other, others), 0);
+	}
+	assert_int_equal(wire_stats(cache).registrations, 3);
+	assert_int_equal(wire_stats(other).registrations, 3);
+	assert_int_equal(mrcache_close(other), 0);
+}
+
+/* --- protection domains ----------------------------------------------------------- */
+
+static void a_flushed_domain_can_be_freed(void **state)
+{
+	struct ibv_pd *pd = ibv_alloc_pd(wire.context);
+	struct ibv_mr *mr, *mine;
+
+	(void)state;
+	assert_non_null(pd);
+	mine = get();
+	mr = mrcache_reg_mr(cache, pd, buffer.addr, buffer.size, WIRE_REMOTE);
+	assert_non_null(mr);
+	assert_ptr_not_equal(mr, mine);
+	assert_int_equal(mrcache_flush(cache, pd), 1);
+	assert_int_not_equal(ibv_dealloc_pd(pd), 0);
+	put(mr);
+	assert_int_equal(mrcache_flush(cache, pd), 0);
+	assert_int_equal(ibv_dealloc_pd(pd), 0);
+	assert_right(mine);
+	put(mine);
+}
+
+static void an_idle_registration_keeps_its_domain(void **state)
+{
+	struct ibv_pd *pd = ibv_alloc_pd(wire.context);
+	struct ibv_mr *mr;
+
+	(void)state;
+	assert_non_null(pd);
+	mr = mrcache_reg_mr(cache, pd, buffer.addr, buffer.size, WIRE_REMOTE);
+	assert_non_null(mr);
+	put(mr);
+	assert_int_not_equal(ibv_dealloc_pd(pd), 0);
+	assert_int_equal(mrcache_flush(cache, pd), 0);
+	assert_int_equal(ibv_dealloc_pd(pd), 0);
+}
+
+/* --- limits -------------------------------------------------------------------------- */
+
+static int set_up_one_registration(void **state)
+{
+	struct mrcache_attr attr;
+
+	(void)state;
+	wire_attr(&attr, "ummunotify");
+	attr.max_regs = 1;
+	attr.log_level = MRCACHE_LOG_ERROR;
+	return open_cache(&attr);
+}
+
+static void one_registration_at_most(void **state)
+{
+	char *half = buffer.addr + buffer.size / 2;
+	size_t size = buffer.size / 2;
+	struct ibv_mr *a, *b;
+	struct mrcache_stats stats;
+	int i;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		a = get_of(buffer.addr, size);
+		assert_non_null(a);
+		assert_right_of(a, buffer.addr, size);
+		put(a);
+		b = get_of(half, size);
+		assert_non_null(b);
+		assert_right_of(b, half, size);
+		put(b);
+		assert_in_range(wire_stats(cache).cached, 0, 1);
+		operate();
+	}
+	assert_true(wire_stats(cache).evictions >= 4);
+
+	/* Held, so that it cannot make room: the other is not cached. */
+	a = get_of(buffer.addr, size);
+	b = get_of(half, size);
+	assert_non_null(a);
+	assert_non_null(b);
+	assert_right_of(a, buffer.addr, size);
+	assert_right_of(b, half, size);
+	stats = wire_stats(cache);
+	assert_int_equal(stats.bypass[MRCACHE_BYPASS_LIMIT], 1);
+	assert_int_equal(stats.uncached, 1);
+	put(a);
+	put(b);
+	assert_int_equal(wire_stats(cache).uncached, 0);
+}
+
+#define LOCKED ((rlim_t)512 << 10)
+#define BLOCKS 16
+
+/* Says which line went wrong: there is no cmocka in the child. */
+#define REQUIRE(condition)                                             \
+	do {                                                           \
+		if (!(condition)) {                                    \
+			print_error("child: line %d: %s (errno %d)\n", \
+				    __LINE__, #condition, errno);      \
+			return 1;                                      \
+		}                                                      \
+	} while (0)
+
+/* 16 blocks of 64 KiB where 512 KiB may be locked, the peer's buffer included. */
+static int register_beyond_the_limit(void)
+{
+	struct rlimit limit = {LOCKED, LOCKED};
+	struct ibv_mr *mr, *plain[BLOCKS];
+	struct rdma r;
+	char *blocks;
+	int i, held;
+
+	REQUIRE(!setrlimit(RLIMIT_MEMLOCK, &limit));
+	REQUIRE(!setgroups(0, NULL) && !setresgid(65534, 65534, 65534) &&
+		!setresuid(65534, 65534, 65534));
+	blocks = mmap(NULL, BLOCKS * SIZE, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	REQUIRE(blocks != MAP_FAILED);
+	REQUIRE(!rdma_open(&r, SIZE));
+	cache = wire_cache("ummunotify");
+	REQUIRE(cache);
+
+	/* The limit is real. */
+	for (held = 0; held < BLOCKS; held++) {
+		plain[held] = ibv_reg_mr(r.pd, blocks + held * SIZE, SIZE,
+					 WIRE_REMOTE);
+		if (!plain[held])
+			break;
+	}
+	REQUIRE(held > 0 && held < BLOCKS && errno == ENOMEM);
+	for (i = 0; i < held; i++)
+		REQUIRE(!ibv_dereg_mr(plain[i]));
+
+	for (i = 0; i < 3 * BLOCKS; i++) {
+		char *block = blocks + i % BLOCKS * SIZE;
+
+		mr = mrcache_reg_mr(cache, r.pd, block, SIZE, WIRE_REMOTE);
+		REQUIRE(mr);
+		REQUIRE(!wire_wrong(&r, mr, block, SIZE, i * 101, i % 2));
+		REQUIRE(!mrcache_dereg_mr(cache, mr));
+	}
+	REQUIRE(wire_stats(cache).retries > 0);
+	REQUIRE(wire_stats(cache).evictions > 0);
+	REQUIRE(!wire_stats(cache).reg_errors);
+
+	/* Nothing to evict: the error is ibv_reg_mr's. */
+	for (i = 0; i < BLOCKS; i++) {
+		plain[i] = mrcache_reg_mr(cache, r.pd, blocks + i * SIZE, SIZE,
+					  WIRE_REMOTE);
+		if (!plain[i])
+			break;
+	}
+	REQUIRE(i == held && errno == ENOMEM);
+	while (i--)
+		REQUIRE(!mrcache_dereg_mr(cache, plain[i]));
+	REQUIRE(!mrcache_close(cache));
+	REQUIRE(!rdma_close(&r));
+	return 0;
+}
+
+static void the_memlock_limit_evicts(void **state)
+{
+	pid_t pid;
+	int status;
+
+	(void)state;
+	fflush(NULL);
+	pid = fork();
+	if (!pid)
+		_exit(register_beyond_the_limit());
+	assert_true(pid > 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+/* --- changes that are under way -------------------------------------------------------- */
+
+#define LARGE	 ((size_t)192 << 20)
+#define ATTEMPTS 8
+
+struct large {
+	_Atomic int go;
+	_Atomic int done;
+};
+
+static void *perform_large(void *arg)
+{
+	struct large *large = arg;
+	int ret;
+
+	while (!large->go)
+		;
+	ret = memop_perform(&buffer);
+	large->done = 1;
+	return (void *)(intptr_t)ret;
+}
+
+/*
+ * One registration of the last page, made after the operation has begun at the
+ * first. True if that was over before the operation was. In any case the page
+ * is right when registered after the operation.
+ */
+static bool try_window(struct umn *u, struct large *large)
+{
+	char *page = buffer.addr + buffer.size - PAGE_SIZE;
+	struct ummunotify_rearm_ioctl rearm;
+	pthread_t thread;
+	struct ibv_mr *mr;
+	bool inside;
+	void *ret;
+
+	memset(buffer.addr, 1, buffer.size);
+	assert_int_equal(umn_rearm(u->fd, 1, &rearm), 0);
+	large->go = 0;
+	large->done = 0;
+	assert_int_equal(pthread_create(&thread, NULL, perform_large, large),
+			 0);
+	large->go = 1;
+	while (umn_clean(u, rearm.slot, rearm.state) && !large->done)
+		;
+	mr = get_of(page, PAGE_SIZE);
+	inside = mr && !large->done;
+	if (mr)
+		put(mr);
+	pthread_join(thread, &ret);
+	assert_null(ret);
+
+	mr = get_of(page, PAGE_SIZE);
+	assert_non_null(mr);
+	assert_right_of(mr, page, PAGE_SIZE);
+	put(mr);
+	return inside;
+}
+
+static void registered_while_it_changes(void **state)
+{
+	const struct memop *op = memop_find(*state);
+	struct ummunotify_watch_ioctl watch;
+	struct large large = {0};
+	struct umn u;
+	int i, inside = 0;
+
+	assert_non_null(op);
+	memop_drop(&buffer);
+	assert_int_equal(memop_make(&buffer, op, LARGE), 0);
+	assert_int_equal(umn_start(&u, UMN_ALL), 0);
+	assert_int_equal(umn_watch(u.fd, buffer.addr, PAGE_SIZE, 1, 0, &watch),
+			 0);
+	for (i = 0; i < ATTEMPTS && inside < 3; i++)
+		inside += try_window(&u, &large);
+	umn_stop(&u);
+	print_message("%s: %d registrations of %d were made meanwhile\n",
+		      op->name, inside, i);
+	/* Otherwise nothing was shown. */
+	assert_true(inside > 0);
+}
+
+/* --- memory and arguments that ibv_reg_mr() refuses --------------------------------------- */
+
+struct request {
+	const char *name;
+	void *addr;
+	size_t size;
+	int access;
+};
+
+/* Both succeed, or fail with the same errno. */
+static void compare(const struct request *request)
+{
+	struct ibv_mr *plain, *mr;
+	int expected, error;
+
+	errno = 0;
+	plain = ibv_reg_mr(wire.pd, request->addr, request->size,
+			   request->access);
+	expected = plain ? 0 : errno;
+	errno = 0;
+	mr = mrcache_reg_mr(cache, wire.pd, request->addr, request->size,
+			    request->access);
+	error = mr ? 0 : errno;
+	if (mr)
+		put(mr);
+	if (plain)
+		assert_int_equal(ibv_dereg_mr(plain), 0);
+	print_message("%s: %s\n", request->name,
+		      expected ? strerror(expected) : "registered");
+	if (error != expected)
+		fail_msg("%s: %s instead", request->name,
+			 error ? strerror(error) : "registered");
+}
+
+static void errors_are_those_of_ibv_reg_mr(void **state)
+{
+	size_t page = PAGE_SIZE;
+	char *m = buffer.addr;
+	/* A page to read only, and a hole. */
+	char *read_only = m + 2 * page, *hole = m + 4 * page;
+	const struct request requests[] = {
+		{"all is well", m, page, WIRE_REMOTE},
+		{"odd address and length", m + 3, 1001, WIRE_REMOTE},
+		{"NULL", NULL, page, WIRE_REMOTE},
+		{"NULL and nothing", NULL, 0, WIRE_REMOTE},
+		{"length 0", m, 0, WIRE_REMOTE},
+		{"length 0 where nothing is", hole, 0, WIRE_REMOTE},
+		{"not mapped", hole, page, WIRE_REMOTE},
+		{"hole in the middle", m + 3 * page, 3 * page, WIRE_REMOTE},
+		{"read-only memory", read_only, page, WIRE_REMOTE},
+		{"read-only memory, to read", read_only, page, 0},
+		{"read-only memory in the middle", m + page, 3 * page,
+		 WIRE_LOCAL},
+		{"around the end", (void *)-(uintptr_t)page, 2 * page,
+		 WIRE_LOCAL},
+		{"to the end", (void *)-(uintptr_t)page, page, WIRE_LOCAL},
+		{"everything", NULL, SIZE_MAX, WIRE_LOCAL},
+		{"huge", m, (size_t)1 << 46, WIRE_LOCAL},
+		{"kernel address", (void *)0xffff888000000000, page,
+		 WIRE_LOCAL},
+		{"no access", m, page, 0},
+		{"remote write without local", m, page,
+		 IBV_ACCESS_REMOTE_WRITE},
+		{"remote atomic without local", m, page,
+		 IBV_ACCESS_REMOTE_ATOMIC},
+		{"remote read alone", m, page, IBV_ACCESS_REMOTE_READ},
+		{"relaxed ordering", m, page,
+		 WIRE_LOCAL | IBV_ACCESS_RELAXED_ORDERING},
+		{"bind", m, page, WIRE_LOCAL | IBV_ACCESS_MW_BIND},
+		{"zero based", m, page, WIRE_LOCAL | IBV_ACCESS_ZERO_BASED},
+		{"on demand", m, page, WIRE_LOCAL | IBV_ACCESS_ON_DEMAND},
+		{"on demand, everything", NULL, SIZE_MAX, IBV_ACCESS_ON_DEMAND},
+		{"huge pages asked for", m, page,
+		 WIRE_LOCAL | IBV_ACCESS_HUGETLB},
+		{"unknown access", m, page, WIRE_LOCAL | 1 << 16},
+		{"unknown optional access", m, page, WIRE_LOCAL | 1 << 29},
+		{"negative access", m, page, (int)0x80000001},
+	};
+	size_t i;
+
+	(void)state;
+	assert_int_equal(mprotect(read_only, page, PROT_READ), 0);
+	assert_int_equal(munmap(hole, page), 0);
+	for (i = 0; i < sizeof(requests) / sizeof(requests[0]); i++)
+		compare(&requests[i]);
+	/* Twice: nothing about a refusal is remembered. */
+	for (i = 0; i < sizeof(requests) / sizeof(requests[0]); i++)
+		compare(&requests[i]);
+	assert_int_equal(wire_stats(cache).uncached, 0);
+}
+
+/* The counter's page belongs to the driver: what ibv_reg_mr() does is done. */
+static void the_counter_cannot_be_cached(void **state)
+{
+	struct request request = {.name = "the counter", .size = PAGE_SIZE};
+	struct umn u;
+
+	(void)state;
+	assert_int_equal(umn_start(&u, 0), 0);
+	request.addr = (void *)u.counter;
+	request.access = WIRE_LOCAL;
+	compare(&request);
+	request.access = 0;
+	compare(&request);
+	assert_int_equal(wire_stats(cache).cached, 0);
+	umn_stop(&u);
+}
+
+/* --- options ---------------------------------------------------------------------------------- */
+
+static int set_up_contain(void **state)
+{
+	struct mrcache_attr attr;
+
+	(void)state;
+	wire_attr(&attr, "ummunotify");
+	attr.contain = true;
+	attr.page_align = true;
+	return open_cache(&attr);
+}
+
+static void part_of_a_larger_registration(void **state)
+{
+	struct ibv_mr *whole = get(), *part;
+	char *inside = buffer.addr + 5000;
+
+	(void)state;
+	assert_right(whole);
+	put(whole);
+	part = get_of(inside, 1000);
+	assert_non_null(part);
+	assert_right_of(part, inside, 1000);
+	assert_int_equal(wire_stats(cache).registrations, 1);
+	assert_int_equal(wire_stats(cache).hits, 1);
+	put(part);
+
+	/* Even if what changes is elsewhere in the larger one. */
+	assert_int_equal(
+		madvise(buffer.addr + 8 * PAGE_SIZE, PAGE_SIZE, MADV_DONTNEED),
+		0);
+	whole = get();
+	assert_right(whole);
+	put(whole);
+	operate();
+	part = get_of(inside, 1000);
+	assert_non_null(part);
+	assert_right_of(part, inside, 1000);
+	put(part);
+	whole = get();
+	assert_right(whole);
+	put(whole);
+}
+
+static int set_up_reaper(void **state)
+{
+	struct mrcache_attr attr;
+
+	(void)state;
+	wire_attr(&attr, "ummunotify");
+	attr.reaper = true;
+	return open_cache(&attr);
+}
+
+static void the_reaper_deregisters_by_itself(void **state)
+{
+	struct timespec nap = {.tv_nsec = 10 * 1000 * 1000};
+	int i;
+
+	(void)state;
+	put(get());
+	assert_int_equal(wire_stats(cache).cached, 1);
+	operate();
+	for (i = 0; i < 2000 && !wire_stats(cache).deregistrations; i++)
+		nanosleep(&nap, NULL);
+	assert_int_equal(wire_stats(cache).deregistrations, 1);
+	assert_int_equal(wire_stats(cache).cached, 0);
+}
+
+static int set_up_none(void **state)
+{
+	struct mrcache_attr attr;
+
+	(void)state;
+	wire_attr(&attr, "none");
+	attr.log_level = MRCACHE_LOG_ERROR;
+	return open_cache(&attr);
+}
+
+static void without_a_monitor_nothing_is_cached(void **state)
+{
+	struct ibv_mr *mr;
+	int i;
+
+	(void)state;
+	for (i = 0; i < 3; i++) {
+		mr = get();
+		assert_right(mr);
+		put(mr);
+		operate();
+	}
+	assert_int_equal(wire_stats(cache).registrations, 3);
+	assert_int_equal(wire_stats(cache).bypass[MRCACHE_BYPASS_MONITOR], 3);
+}
+
+#define CASE(f)		   cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define CASE_WITH(f, with) cmocka_unit_test_setup_teardown(f, with, tear_down)
+#define WINDOW(operation)                                               \
+	{                                                               \
+		"registered while it changes: " operation,              \
+			registered_while_it_changes, set_up, tear_down, \
+			(void *)operation,                              \
+	}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		CASE(held_over_a_change),
+		CASE(the_remote_key_of_stale_memory_ends),
+		CASE(remote_access_passes_through_unless_asked_for),
+		CASE(access_must_match),
+		CASE(two_caches_are_independent),
+		CASE(a_flushed_domain_can_be_freed),
+		CASE(an_idle_registration_keeps_its_domain),
+		CASE_WITH(one_registration_at_most, set_up_one_registration),
+		cmocka_unit_test(the_memlock_limit_evicts),
+		WINDOW("dontneed"),
+		WINDOW("punch hole"),
+		WINDOW("punch by other"),
+		CASE(errors_are_those_of_ibv_reg_mr),
+		CASE(the_counter_cannot_be_cached),
+		CASE_WITH(part_of_a_larger_registration, set_up_contain),
+		CASE_WITH(the_reaper_deregisters_by_itself, set_up_reaper),
+		CASE_WITH(without_a_monitor_nothing_is_cached, set_up_none),
+	};
+
+	return cmocka_run_group_tests_name("wire_cases", tests, connect_wire,
+					   disconnect_wire);
+}
