@@ -90,6 +90,14 @@ struct mrcache_attr {
 	bool remote;
 
 	/*
+	 * MRCACHE_LINGER: the middle way, in milliseconds: such registrations
+	 * are cached, and those idle and unused for that long are deregistered.
+	 * Runs a thread, as reaper does. 0, the default: no. No effect with
+	 * remote.
+	 */
+	unsigned int linger;
+
+	/*
 	 * MRCACHE_CONTAIN (0 or 1): a registration of a larger range may serve.
 	 * Then mr->addr and mr->length may be those of the larger range, and
 	 * local access may be wider than asked for, never remote access.

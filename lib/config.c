@@ -128,6 +128,8 @@ static const struct variable {
 	{"MRCACHE_MAX_REGS", offsetof(struct mrcache_attr, max_regs), SIZE, "a number"},
 	{"MRCACHE_REPINS", offsetof(struct mrcache_attr, repins), NUMBER, "a number"},
 	{"MRCACHE_REMOTE", offsetof(struct mrcache_attr, remote), FLAG, "0 or 1"},
+	{"MRCACHE_LINGER", offsetof(struct mrcache_attr, linger), NUMBER,
+	 "a number of milliseconds"},
 	{"MRCACHE_CONTAIN", offsetof(struct mrcache_attr, contain), FLAG, "0 or 1"},
 	{"MRCACHE_PAGE_ALIGN", offsetof(struct mrcache_attr, page_align), FLAG, "0 or 1"},
 	{"MRCACHE_REAPER", offsetof(struct mrcache_attr, reaper), FLAG, "0 or 1"},

@@ -84,6 +84,16 @@ static bool drain(struct mrcache *cache)
 	return empty;
 }
 
+void mrc_linger(struct mrcache *cache)
+{
+	struct mr *list = NULL;
+
+	pthread_mutex_lock(&cache->lock);
+	mr_linger(cache, &list);
+	pthread_mutex_unlock(&cache->lock);
+	mr_release(cache, list);
+}
+
 bool mrc_drain(struct mrcache *cache, bool wait)
 {
 	bool ok;

@@ -124,7 +124,7 @@ void mr_put(struct mrcache *cache, struct mr *mr)
 {
 	unaccount(cache, mr);
 	if (mr->uncached)
-		cache->uncached--;
+		mrc_add(cache, STAT_UNCACHED, -1);
 	DL_DELETE(mr->pd_entry->mrs, mr);
 	put_pd(cache, mr->pd_entry);
 	mr->pd_entry = NULL;
@@ -133,6 +133,7 @@ void mr_put(struct mrcache *cache, struct mr *mr)
 	atomic_fetch_add(&mr->life, 2);
 	mr->link = cache->free;
 	cache->free = mr;
+	pthread_cond_broadcast(&cache->released);
 }
 
 /* ---- what the index holds --------------------------------------------------- */
@@ -230,8 +231,8 @@ int mr_publish(struct mrcache *cache, struct mr *mr, struct ibv_mr *ibv,
 	mr_hold_add(hold);
 	atomic_store(&mr->referenced, true);
 	mr->state = MR_LIVE;
-	cache->live++;
-	cache->live_bytes += atomic_load(&mr->length);
+	mrc_count(cache, STAT_CACHED);
+	mrc_add(cache, STAT_CACHED_BYTES, atomic_load(&mr->length));
 	/* Pairs with the acquires of life: all the above is seen (I2). */
 	atomic_store_explicit(&mr->life, life + 1, memory_order_release);
 	return 0;
@@ -247,7 +248,7 @@ int mr_publish_uncached(struct mrcache *cache, struct mr *mr, struct ibv_mr *ibv
 	atomic_fetch_add(&mr->handed, 1);
 	unaccount(cache, mr);
 	mr->uncached = true;
-	cache->uncached++;
+	mrc_count(cache, STAT_UNCACHED);
 	mr->state = MR_DOOMED;
 	return 0;
 }
@@ -280,7 +281,7 @@ bool mr_is_held(struct mrcache *cache, struct mr *mr)
 
 static void update_quiet(struct mrcache *cache)
 {
-	uint64_t quiet = cache->stale_held ? 0 : atomic_load(&cache->hot->drained);
+	uint64_t quiet = mrc_get(cache, STAT_STALE_HELD) ? 0 : atomic_load(&cache->hot->drained);
 
 	__atomic_store_n(&cache->hot->quiet, quiet, __ATOMIC_RELEASE);
 }
@@ -291,14 +292,14 @@ void mr_mark_stale(struct mrcache *cache, struct mr *mr)
 		return;
 	mrc_count(cache, STAT_INVALIDATIONS);
 	mr->stale = true;
-	cache->stale_held++; /* until mr_sift() or mr_finish() retires it */
+	mrc_count(cache, STAT_STALE_HELD); /* until mr_sift() or mr_finish() retires it */
 }
 
 void mr_doom(struct mrcache *cache, struct mr *mr, bool stale, struct mr **doomed)
 {
 	unpublish(cache, mr);
-	cache->live--;
-	cache->live_bytes -= atomic_load(&mr->length);
+	mrc_add(cache, STAT_CACHED, -1);
+	mrc_add(cache, STAT_CACHED_BYTES, -atomic_load(&mr->length));
 	mr->state = MR_DOOMED;
 	if (stale)
 		mr_mark_stale(cache, mr);
@@ -311,7 +312,7 @@ void mr_doom(struct mrcache *cache, struct mr *mr, bool stale, struct mr **doome
 static void retire(struct mrcache *cache, struct mr *mr, struct mr **list)
 {
 	if (mr->stale)
-		cache->stale_held--;
+		mrc_add(cache, STAT_STALE_HELD, -1);
 	unaccount(cache, mr);
 	mr->state = MR_RELEASING;
 	mrc_index_remove(&cache->by_ibv, mr_hash_ibv(atomic_load(&mr->ibv)), mr->number);
@@ -421,6 +422,23 @@ bool mr_make_room(struct mrcache *cache, size_t length, struct mr **list)
 			return false;
 	}
 	return true;
+}
+
+void mr_linger(struct mrcache *cache, struct mr **list)
+{
+	struct mr *doomed = NULL;
+
+	for (uint32_t number = 0; number < cache->made; number++) {
+		struct mr *mr = mr_of_number(cache, number);
+
+		if (mr->state != MR_LIVE || !(atomic_load(&mr->access) & MRC_REMOTE_ACCESS))
+			continue;
+		if (mr_is_held(cache, mr))
+			atomic_store(&mr->referenced, true);
+		else if (!atomic_exchange(&mr->referenced, false))
+			mr_doom(cache, mr, false, &doomed);
+	}
+	mr_sift(cache, doomed, list);
 }
 
 /* ---- finding -------------------------------------------------------------------- */

@@ -62,6 +62,16 @@ bool mr_make_room(struct mrcache *cache, size_t length, struct mr **list);
 /* (lock) Evicts idle ones of at least this many bytes; false if none was. */
 bool mr_evict(struct mrcache *cache, uint64_t bytes, uint64_t regs, struct mr **list);
 
+/*
+ * (lock) Dooms idle registrations with remote access that were not used since
+ * the last call.
+ */
+void mr_linger(struct mrcache *cache, struct mr **list);
+
+#define MRC_REMOTE_ACCESS                                      \
+	(IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | \
+	 IBV_ACCESS_REMOTE_ATOMIC)
+
 /* (no lock) Deregisters what is on a list of RELEASING ones. */
 void mr_release(struct mrcache *cache, struct mr *list);
 

@@ -13,11 +13,8 @@
 #include <unistd.h>
 
 /* Access flags that are understood well enough to be cached. */
-#define REMOTE_ACCESS                                          \
-	(IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | \
-	 IBV_ACCESS_REMOTE_ATOMIC)
 #define CACHEABLE_ACCESS \
-	(IBV_ACCESS_LOCAL_WRITE | REMOTE_ACCESS | IBV_ACCESS_RELAXED_ORDERING)
+	(IBV_ACCESS_LOCAL_WRITE | MRC_REMOTE_ACCESS | IBV_ACCESS_RELAXED_ORDERING)
 
 /* How much is evicted when ibv_reg_mr() finds no memory: a part of the whole. */
 #define EVICT_PART 8
@@ -32,6 +29,8 @@ static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 /* What a closed cache's head points to; mrcache_valid() is false then. */
 static const uint64_t no_generation;
 static struct mrc_hot no_hot;
+/* Where a child counts: the parent's counters may be shared memory. */
+static struct mrc_counters child_counters;
 
 static void before_fork(void)
 {
@@ -57,6 +56,7 @@ static void after_fork_in_child(void)
 		/* Done by the kernel already, unless it lacks MADV_WIPEONFORK. */
 		if (cache->hot != &no_hot)
 			memset(cache->hot, 0, sizeof(*cache->hot));
+		cache->counters = &child_counters;
 		mrc_reaper_forget(cache);
 	}
 	after_fork();
@@ -86,11 +86,42 @@ static void free_hot(struct mrc_hot *hot)
 		munmap(hot, (size_t)sysconf(_SC_PAGESIZE));
 }
 
-struct mrcache *mrc_open(const struct mrcache_attr *attr, struct mrc_monitor *monitor,
-			 const struct mrc_verbs *verbs)
+static struct mrc_counters *new_counters(void)
+{
+	void *memory = mmap(NULL, sizeof(struct mrc_counters), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void free_counters(struct mrc_counters *counters)
+{
+	if (counters && counters != &child_counters)
+		munmap(counters, sizeof(*counters));
+}
+
+/* With a time limit for remote keys there must be somebody to keep it. */
+static void start_reaper(struct mrcache *cache)
+{
+	struct mrcache_attr *attr = &cache->attr;
+	int ret;
+
+	if (attr->remote)
+		attr->linger = 0;
+	if (!cache->monitor || !(attr->reaper || attr->linger))
+		return;
+	ret = mrc_reaper_start(cache);
+	if (ret) {
+		mrc_log(attr, MRCACHE_LOG_WARN, "no reaper thread: %s", strerror(-ret));
+		attr->linger = 0;
+	}
+}
+
+struct mrcache *mrc_open_with(const struct mrcache_attr *attr, struct mrc_monitor *monitor,
+			      const struct mrc_verbs *verbs,
+			      struct mrc_counters *counters)
 {
 	struct mrcache *cache = aligned_alloc(_Alignof(struct mrcache), sizeof(*cache));
-	int ret = ENOMEM;
 
 	if (!cache)
 		goto err_monitor;
@@ -102,15 +133,17 @@ struct mrcache *mrc_open(const struct mrcache_attr *attr, struct mrc_monitor *mo
 		.expedited = mrc_fence_init(),
 		.fork_unneeded = verbs->fork_status() == IBV_FORK_UNNEEDED,
 		.hot = new_hot(),
+		.counters = counters ? counters : new_counters(),
 	};
-	if (!cache->hot)
-		goto err_cache;
+	if (!cache->hot || !cache->counters)
+		goto err_hot;
 	if (mrc_index_init(&cache->by_range))
 		goto err_hot;
 	if (mrc_index_init(&cache->by_ibv))
 		goto err_by_range;
 	pthread_mutex_init(&cache->lock, NULL);
 	pthread_mutex_init(&cache->drain_lock, NULL);
+	pthread_cond_init(&cache->released, NULL);
 	cache->states = monitor ? monitor->states : NULL;
 	cache->head.quiet = &cache->hot->quiet;
 	cache->head.generation = monitor ? monitor->generation : &no_generation;
@@ -118,14 +151,7 @@ struct mrcache *mrc_open(const struct mrcache_attr *attr, struct mrc_monitor *mo
 	atomic_store(&cache->hot->drained, mrc_generation(cache) + 1);
 	cache->hot->quiet = atomic_load(&cache->hot->drained);
 	atomic_store(&cache->open, true);
-
-	if (monitor && attr->reaper && monitor->fd >= 0) {
-		int error = mrc_reaper_start(cache);
-
-		if (error)
-			mrc_log(attr, MRCACHE_LOG_WARN, "no reaper thread: %s",
-				strerror(-error));
-	}
+	start_reaper(cache);
 	pthread_once(&fork_once, set_fork_handlers);
 	pthread_mutex_lock(&registry_lock);
 	cache->next = registry;
@@ -137,16 +163,20 @@ err_by_range:
 	mrc_index_fini(&cache->by_range);
 err_hot:
 	free_hot(cache->hot);
-err_cache:
+	if (cache->counters != counters)
+		free_counters(cache->counters);
 	free(cache);
 err_monitor:
+	free_counters(counters);
 	if (monitor)
 		monitor->ops->close(monitor);
-	errno = ret;
+	errno = ENOMEM;
 	return NULL;
 }
 
-struct mrcache *mrcache_open(const struct mrcache_attr *given)
+struct mrcache *mrc_open_device(const struct mrcache_attr *given,
+				const struct mrc_verbs *verbs,
+				struct mrc_counters *counters)
 {
 	struct mrc_monitor *monitor = NULL;
 	struct mrcache_attr attr;
@@ -158,6 +188,7 @@ struct mrcache *mrcache_open(const struct mrcache_attr *given)
 		mrcache_attr_init(&attr);
 	ret = mrc_config(&attr);
 	if (ret) {
+		free_counters(counters);
 		errno = -ret;
 		return NULL;
 	}
@@ -167,6 +198,7 @@ struct mrcache *mrcache_open(const struct mrcache_attr *given)
 		if (ret && strcmp(attr.monitor, "auto")) {
 			mrc_log(&attr, MRCACHE_LOG_ERROR, "%s: %s", attr.device,
 				mrcache_strerror(ret));
+			free_counters(counters);
 			errno = -ret;
 			return NULL;
 		}
@@ -175,7 +207,7 @@ struct mrcache *mrcache_open(const struct mrcache_attr *given)
 				"%s: %s; nothing is cached", attr.device,
 				mrcache_strerror(ret));
 	}
-	return mrc_open(&attr, monitor, &mrc_verbs_real);
+	return mrc_open_with(&attr, monitor, verbs, counters);
 }
 
 /* (lock) */
@@ -251,6 +283,8 @@ int mrcache_close(struct mrcache *cache)
 	mrc_index_fini(&cache->by_ibv);
 	for (unsigned int chunk = 0; chunk < MRC_CHUNKS; chunk++)
 		free(atomic_exchange(&cache->chunks[chunk], NULL));
+	free_counters(cache->counters);
+	cache->counters = NULL;
 	free_hot(hot);
 	return 0;
 }
@@ -315,8 +349,8 @@ static void count_hit(struct mrcache *cache, struct mrc_thread *thread)
 {
 	if (thread)
 		atomic_store_explicit(
-			&thread->hits,
-			atomic_load_explicit(&thread->hits, memory_order_relaxed) + 1,
+			thread->hits,
+			atomic_load_explicit(thread->hits, memory_order_relaxed) + 1,
 			memory_order_relaxed);
 	else
 		mrc_count(cache, STAT_OTHER_HITS);
@@ -342,8 +376,8 @@ static struct ibv_mr *verbs_reg_mr(struct mrcache *cache, const struct mr_want *
 		if (error != ENOMEM && error != EAGAIN)
 			break;
 		pthread_mutex_lock(&cache->lock);
-		evicted = mr_evict(cache, range->length + cache->live_bytes / EVICT_PART, 1,
-				   &list);
+		evicted = mr_evict(cache, range->length + mrc_get(cache, STAT_CACHED_BYTES) / EVICT_PART,
+				   1, &list);
 		pthread_mutex_unlock(&cache->lock);
 		errno = error;
 		if (!evicted)
@@ -360,7 +394,7 @@ static void count_bypass(struct mrcache *cache, enum mrcache_bypass reason)
 	static const char *const why[MRCACHE_BYPASS_REASONS] = {
 		[MRCACHE_BYPASS_MONITOR] = "there is no monitor",
 		[MRCACHE_BYPASS_ACCESS] = "its access flags cannot be cached",
-		[MRCACHE_BYPASS_REMOTE] = "it grants remote access (MRCACHE_REMOTE=1 caches those)",
+		[MRCACHE_BYPASS_REMOTE] = "it grants remote access (MRCACHE_REMOTE=1 or MRCACHE_LINGER=milliseconds cache those)",
 		[MRCACHE_BYPASS_RANGE] = "its range is empty or wraps around",
 		[MRCACHE_BYPASS_MEMORY] = "it is of device memory, or has a hole",
 		[MRCACHE_BYPASS_FORK] = "fork support (ibv_fork_init) is in effect",
@@ -448,7 +482,7 @@ static int watch(struct mrcache *cache, struct mr *mr)
 	if (ret == -ENOSPC || ret == -ENOMEM) {
 		/* Registrations that go take their watches with them. */
 		pthread_mutex_lock(&cache->lock);
-		mr_evict(cache, 0, 1 + cache->live / EVICT_PART, &list);
+		mr_evict(cache, 0, 1 + mrc_get(cache, STAT_CACHED) / EVICT_PART, &list);
 		pthread_mutex_unlock(&cache->lock);
 		if (list) {
 			mr_release(cache, list);
@@ -557,7 +591,7 @@ static int never_cached(struct mrcache *cache, const struct mr_want *want)
 		return MRCACHE_BYPASS_ACCESS;
 	if (!want->length || want->start + want->length < want->start)
 		return MRCACHE_BYPASS_RANGE;
-	if ((want->access & REMOTE_ACCESS) && !cache->attr.remote)
+	if ((want->access & MRC_REMOTE_ACCESS) && !cache->attr.remote && !cache->attr.linger)
 		return MRCACHE_BYPASS_REMOTE;
 	/* It would madvise() memory that has gone when we deregister. */
 	if (!cache->fork_unneeded && cache->verbs->fork_status() == IBV_FORK_ENABLED)
@@ -700,6 +734,7 @@ static int dereg_locked(struct mrcache *cache, struct mrc_thread *thread,
 		if (ret) {
 			atomic_fetch_add(&mr->handed, 1);
 			mr->state = MR_DOOMED;
+			pthread_cond_broadcast(&cache->released);
 		} else {
 			mrc_index_remove(&cache->by_ibv, mr_hash_ibv(ibv), mr->number);
 			mr_put(cache, mr);
@@ -802,27 +837,85 @@ bool mrcache_valid_slow(struct mrcache *cache, const struct ibv_mr *ibv)
 	return valid;
 }
 
-int mrcache_flush(struct mrcache *cache, struct ibv_pd *pd)
+/* (lock) */
+static bool any_releasing(const struct mrc_pd *entry)
+{
+	struct mr *mr;
+
+	DL_FOREACH(entry->mrs, mr)
+		if (mr->state == MR_RELEASING)
+			return true;
+	return false;
+}
+
+int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match, const void *arg)
 {
 	struct mr *doomed = NULL, *list = NULL;
 	struct mrc_pd *entry, *next;
-	int held = 0;
+	bool releasing;
+	int held;
 
+	pthread_mutex_lock(&cache->lock);
+	HASH_ITER(hh, cache->pds, entry, next)
+		if (match(entry->pd, arg))
+			doom_all(cache, entry, &doomed);
+	mr_sift(cache, doomed, &list);
+	pthread_mutex_unlock(&cache->lock);
+	mr_release(cache, list);
+
+	pthread_mutex_lock(&cache->lock);
+	for (;;) {
+		releasing = false;
+		held = 0;
+		HASH_ITER(hh, cache->pds, entry, next) {
+			if (!match(entry->pd, arg))
+				continue;
+			held += count_held(cache, entry);
+			releasing |= any_releasing(entry);
+		}
+		if (!releasing)
+			break;
+		pthread_cond_wait(&cache->released, &cache->lock);
+	}
+	pthread_mutex_unlock(&cache->lock);
+	return held;
+}
+
+static bool is_pd(const struct ibv_pd *pd, const void *arg)
+{
+	return !arg || pd == arg;
+}
+
+int mrcache_flush(struct mrcache *cache, struct ibv_pd *pd)
+{
 	if (!cache || !atomic_load(&cache->open))
 		return -EINVAL;
 	if (!mrc_is_owner(cache))
 		return 0;
+	return mrc_flush_matching(cache, is_pd, pd);
+}
+
+int mrc_unshare(struct mrcache *cache, const struct ibv_mr *ibv)
+{
+	struct mr *doomed = NULL, *list = NULL;
+	struct mr *mr;
+	int ret = 0;
+
 	pthread_mutex_lock(&cache->lock);
-	HASH_ITER(hh, cache->pds, entry, next)
-		if (!pd || entry->pd == pd)
-			doom_all(cache, entry, &doomed);
-	mr_sift(cache, doomed, &list);
-	HASH_ITER(hh, cache->pds, entry, next)
-		if (!pd || entry->pd == pd)
-			held += count_held(cache, entry);
+	mr = mr_find_ibv_locked(cache, ibv);
+	if (!mr || mr_holds(cache, mr) <= 0) {
+		ret = -ENOENT;
+	} else if (!mr->uncached) {
+		/* Nobody can join now; who has it is exact after the fence. */
+		if (mr->state == MR_LIVE)
+			mr_doom(cache, mr, false, &doomed);
+		mr_sift(cache, doomed, &list);
+		if (mr_holds(cache, mr) != 1)
+			ret = -EBUSY;
+	}
 	pthread_mutex_unlock(&cache->lock);
 	mr_release(cache, list);
-	return held;
+	return ret;
 }
 
 int mrcache_invalidate(struct mrcache *cache, const void *addr, size_t length)
@@ -857,35 +950,14 @@ int mrcache_invalidate(struct mrcache *cache, const void *addr, size_t length)
 
 int mrcache_stats(struct mrcache *cache, struct mrcache_stats *stats, size_t size)
 {
-	struct mrcache_stats all = {0};
-	const _Atomic uint64_t *counts;
+	struct mrcache_stats all;
 	struct mrc_thread *thread;
 
 	if (!cache || !stats || !size || size > sizeof(all) || !atomic_load(&cache->open))
 		return -EINVAL;
-	counts = cache->stats;
-	pthread_mutex_lock(&cache->lock);
-	all.hits = counts[STAT_OTHER_HITS];
+	mrc_counters_read(cache->counters, &all);
 	for (thread = atomic_load(&cache->threads); thread; thread = thread->next)
-		all.hits += atomic_load_explicit(&thread->hits, memory_order_relaxed);
-	all.misses = counts[STAT_MISSES];
-	all.registrations = counts[STAT_REGISTRATIONS];
-	all.deregistrations = counts[STAT_DEREGISTRATIONS];
-	all.repins = counts[STAT_REPINS];
-	all.invalidations = counts[STAT_INVALIDATIONS];
-	all.evictions = counts[STAT_EVICTIONS];
-	all.reg_errors = counts[STAT_REG_ERRORS];
-	all.dereg_errors = counts[STAT_DEREG_ERRORS];
-	all.retries = counts[STAT_RETRIES];
-	all.drains = counts[STAT_DRAINS];
-	all.events = counts[STAT_EVENTS];
-	for (int i = 0; i < MRCACHE_BYPASS_REASONS; i++)
-		all.bypass[i] = counts[STAT_BYPASS + i];
-	all.cached = cache->live;
-	all.cached_bytes = cache->live_bytes;
-	all.stale_held = cache->stale_held;
-	all.uncached = cache->uncached;
-	pthread_mutex_unlock(&cache->lock);
+		all.hits += atomic_load_explicit(&thread->own_hits, memory_order_relaxed);
 	memcpy(stats, &all, size);
 	return 0;
 }

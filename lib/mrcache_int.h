@@ -6,6 +6,7 @@
 #ifndef MRC_INT_H
 #define MRC_INT_H
 
+#include "counters.h"
 #include "index.h"
 #include "monitor.h"
 #include "mrcache.h"
@@ -108,9 +109,10 @@ struct recent_mr {
  * counts[] are read by others under the cache lock (and mr_holds()).
  */
 struct mrc_thread {
-	_Alignas(64) _Atomic uint64_t hits;
-	_Atomic(_Atomic int64_t *) counts[MRC_CHUNKS];
+	_Alignas(64) _Atomic(_Atomic int64_t *) counts[MRC_CHUNKS];
+	_Atomic uint64_t *hits;	 /* in mrc_counters, or own_hits; immutable */
 	struct mrc_thread *next; /* immutable once linked */
+	_Atomic uint64_t own_hits;
 	bool in_use;		 /* under the cache lock */
 	struct recent_reg regs[MRC_RECENT];
 	struct recent_mr mrs[MRC_RECENT];
@@ -126,25 +128,8 @@ struct mrc_hot {
 	uint64_t alive;		  /* 1, and 0 in a child */
 };
 
-enum mrc_stat {
-	STAT_MISSES,
-	STAT_REGISTRATIONS,
-	STAT_DEREGISTRATIONS,
-	STAT_REPINS,
-	STAT_INVALIDATIONS,
-	STAT_EVICTIONS,
-	STAT_REG_ERRORS,
-	STAT_DEREG_ERRORS,
-	STAT_RETRIES,
-	STAT_DRAINS,
-	STAT_EVENTS,
-	STAT_OTHER_HITS, /* of threads without a record */
-	STAT_BYPASS, /* and MRCACHE_BYPASS_REASONS more */
-	STATS = STAT_BYPASS + MRCACHE_BYPASS_REASONS,
-};
-
 /*
- * Lock order: registry lock (cache.c), drain_lock, lock. No lock is held while
+ * Lock order: registry lock (mrcache.c), drain_lock, lock. No lock is held while
  * a verb or a monitor call runs, except drain_lock during the monitor's
  * read(): deregistering frees memory, which is an invalidation, whose reader
  * may need those locks. The log callback runs without locks as well.
@@ -161,7 +146,7 @@ struct mrcache {
 	struct mrcache_attr attr;
 	const struct mrc_verbs *verbs;
 	bool fork_unneeded; /* fork support can never be in effect */
-	_Atomic uint64_t said; /* log_once(): what was said already */
+	_Atomic uint64_t said; /* mrc_once(): what was said already */
 
 	struct mrc_index by_range; /* only MR_LIVE */
 	struct mrc_index by_ibv;   /* MR_LIVE, MR_DOOMED */
@@ -169,7 +154,7 @@ struct mrcache {
 
 	_Alignas(64) pthread_mutex_t drain_lock; /* one drain at a time */
 
-	_Alignas(64) pthread_mutex_t lock; /* all down to stats */
+	_Alignas(64) pthread_mutex_t lock; /* all down to released */
 	_Atomic(struct mrc_thread *) threads; /* push only; read without */
 	struct mr *_Atomic chunks[MRC_CHUNKS]; /* read without */
 	uint32_t made;	      /* registrations in the chunks so far */
@@ -177,23 +162,65 @@ struct mrcache {
 	struct mrc_pd *pds;   /* uthash */
 	uint32_t clock;	      /* where eviction goes on */
 	uint64_t regs, bytes; /* accounted */
-	uint64_t live, live_bytes;
-	uint64_t stale_held;
-	uint64_t uncached;
+	uint32_t thread_count;
+	pthread_cond_t released; /* a RELEASING one is gone */
 
-	_Atomic uint64_t stats[STATS];
+	struct mrc_counters *counters;
 
 	struct mrc_reaper *reaper;
 	struct mrcache *next; /* registry */
 };
 
-/* The generic mrcache_open(): monitor (taken over, or NULL) and verbs given. */
-struct mrcache *mrc_open(const struct mrcache_attr *attr, struct mrc_monitor *monitor,
-			 const struct mrc_verbs *verbs);
+/*
+ * mrcache_open() with verbs given, and with counters in shared memory
+ * (munmap()ed at close; NULL: private memory).
+ */
+struct mrcache *mrc_open_device(const struct mrcache_attr *attr,
+				const struct mrc_verbs *verbs,
+				struct mrc_counters *counters);
+
+/*
+ * The innermost: attr is complete, monitor (or NULL) is taken over, also on
+ * failure. NULL and errno.
+ */
+struct mrcache *mrc_open_with(const struct mrcache_attr *attr, struct mrc_monitor *monitor,
+			      const struct mrc_verbs *verbs,
+			      struct mrc_counters *counters);
+static inline struct mrcache *mrc_open(const struct mrcache_attr *attr,
+				       struct mrc_monitor *monitor,
+				       const struct mrc_verbs *verbs)
+{
+	return mrc_open_with(attr, monitor, verbs, NULL);
+}
+
+/*
+ * mrcache_flush() of all protection domains that match. It returns when those
+ * that others are deregistering are gone, too, so that what they belong to can
+ * be freed.
+ */
+typedef bool mrc_match_fn(const struct ibv_pd *pd, const void *arg);
+int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match, const void *arg);
+
+/*
+ * Makes ibv, which the caller holds, its own, so that it may be changed:
+ * 0; -EBUSY if others hold it, too; -ENOENT if the cache does not know it.
+ */
+int mrc_unshare(struct mrcache *cache, const struct ibv_mr *ibv);
+
+static inline void mrc_add(struct mrcache *cache, enum mrc_stat stat, uint64_t n)
+{
+	atomic_fetch_add_explicit(&cache->counters->counts[stat], n, memory_order_relaxed);
+}
 
 static inline void mrc_count(struct mrcache *cache, enum mrc_stat stat)
 {
-	atomic_fetch_add_explicit(&cache->stats[stat], 1, memory_order_relaxed);
+	mrc_add(cache, stat, 1);
+}
+
+/* One of those that change under the lock only. */
+static inline uint64_t mrc_get(const struct mrcache *cache, enum mrc_stat stat)
+{
+	return atomic_load_explicit(&cache->counters->counts[stat], memory_order_relaxed);
 }
 
 /* The monitor's counter. Pairs with its release of it. */
@@ -221,6 +248,8 @@ void mrc_reaper_forget(struct mrcache *cache);
  * once if another thread is at it.
  */
 bool mrc_drain(struct mrcache *cache, bool wait);
+/* To be called twice in attr.linger: ends what lingered. */
+void mrc_linger(struct mrcache *cache);
 
 /*
  * Whether this process is the one that opened the cache, and not a child of

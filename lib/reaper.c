@@ -10,12 +10,21 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 struct mrc_reaper {
 	pthread_t thread;
 	int stop; /* eventfd */
 };
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
 
 static void *reap(void *arg)
 {
@@ -24,9 +33,17 @@ static void *reap(void *arg)
 		{.fd = cache->monitor->fd, .events = POLLIN},
 		{.fd = cache->reaper->stop, .events = POLLIN},
 	};
+	int64_t linger = cache->attr.linger ? cache->attr.linger / 2 + 1 : 0;
+	int64_t next = now_ms() + linger;
 
 	for (;;) {
-		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+		/* A clock of its own: events must not put off what lingers. */
+		if (linger && now_ms() >= next) {
+			mrc_linger(cache);
+			next = now_ms() + linger;
+		}
+		fds[0].revents = fds[1].revents = 0;
+		if (poll(fds, 2, linger ? (int)linger : -1) < 0 && errno != EINTR)
 			break;
 		if (fds[1].revents)
 			return NULL;

@@ -110,6 +110,10 @@ static struct mrc_thread *get_thread(struct mrcache *cache)
 		if (!thread)
 			return NULL;
 		*thread = (struct mrc_thread){.next = atomic_load(&cache->threads)};
+		thread->hits = cache->thread_count < MRC_COUNTED_THREADS ?
+				       &cache->counters->threads[cache->thread_count].hits :
+				       &thread->own_hits;
+		cache->thread_count++;
 		/* Pairs with the acquire of who adds up counts or statistics. */
 		atomic_store_explicit(&cache->threads, thread, memory_order_release);
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The only file that calls libibverbs. */
-#include "verbs.h"
+#include "mrcache_int.h"
 
 static struct ibv_mr *real_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access)
 {
@@ -22,3 +22,8 @@ const struct mrc_verbs mrc_verbs_real = {
 	.dereg_mr = real_dereg_mr,
 	.fork_status = real_fork_status,
 };
+
+struct mrcache *mrcache_open(const struct mrcache_attr *attr)
+{
+	return mrc_open_device(attr, &mrc_verbs_real, NULL);
+}
