@@ -24,10 +24,8 @@
 extern "C" {
 #endif
 
-#if defined(__GNUC__)
+#ifndef MRCACHE_API
 #define MRCACHE_API __attribute__((visibility("default")))
-#else
-#define MRCACHE_API
 #endif
 
 struct mrcache;
@@ -192,6 +190,7 @@ enum mrcache_bypass {
 	MRCACHE_BYPASS_LIMIT,	/* limits reached and everything is held */
 	MRCACHE_BYPASS_WATCH,	/* the monitor refused a watch */
 	MRCACHE_BYPASS_UNSTABLE, /* the mapping kept changing while registering */
+	MRCACHE_BYPASS_KIND,	 /* the shim only: dmabuf, an iova of its own, ... */
 	MRCACHE_BYPASS_REASONS,
 };
 

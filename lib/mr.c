@@ -66,6 +66,8 @@ static struct mrc_pd *get_pd(struct mrcache *cache, struct ibv_pd *pd)
 		if (!entry)
 			return NULL;
 		entry->pd = pd;
+		entry->context = pd->context;
+		entry->handle = pd->handle;
 		HASH_ADD_PTR(cache->pds, pd, entry);
 		if (!entry->hh.tbl) {
 			free(entry);

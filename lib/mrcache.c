@@ -389,7 +389,7 @@ static struct ibv_mr *verbs_reg_mr(struct mrcache *cache, const struct mr_want *
 	return NULL;
 }
 
-static void count_bypass(struct mrcache *cache, enum mrcache_bypass reason)
+void mrc_count_bypass(struct mrcache *cache, enum mrcache_bypass reason)
 {
 	static const char *const why[MRCACHE_BYPASS_REASONS] = {
 		[MRCACHE_BYPASS_MONITOR] = "there is no monitor",
@@ -401,6 +401,7 @@ static void count_bypass(struct mrcache *cache, enum mrcache_bypass reason)
 		[MRCACHE_BYPASS_LIMIT] = "the cache's limits are reached and all is held",
 		[MRCACHE_BYPASS_WATCH] = "the monitor cannot watch it",
 		[MRCACHE_BYPASS_UNSTABLE] = "its mapping kept changing",
+		[MRCACHE_BYPASS_KIND] = "it is not of plain memory at its own address",
 	};
 
 	mrc_count(cache, STAT_BYPASS + (enum mrc_stat)reason);
@@ -452,7 +453,7 @@ static struct ibv_mr *hand_out_uncached(struct mrcache *cache, struct mr *mr,
 		errno = -ret;
 		return NULL;
 	}
-	count_bypass(cache, reason);
+	mrc_count_bypass(cache, reason);
 	return ibv;
 }
 
@@ -655,7 +656,7 @@ static struct ibv_mr *reg_slow(struct mrcache *cache, struct mrc_thread *thread,
 /* A child knows nothing of its own registrations and needs not to. */
 static struct ibv_mr *reg_in_child(struct mrcache *cache, const struct mr_want *want)
 {
-	count_bypass(cache, MRCACHE_BYPASS_FORK);
+	mrc_count_bypass(cache, MRCACHE_BYPASS_FORK);
 	return cache->verbs->reg_mr(want->pd, (void *)want->start, want->length,
 				    want->access);
 }
@@ -717,10 +718,7 @@ static int dereg_locked(struct mrcache *cache, struct mrc_thread *thread,
 	mr = mr_find_ibv_locked(cache, ibv);
 	if (!mr || mr_holds(cache, mr) <= 0) {
 		pthread_mutex_unlock(&cache->lock);
-		mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
-			"mrcache_dereg_mr(%p): not held; never registered here, or given back twice",
-			(void *)ibv);
-		return EINVAL;
+		return mr ? EINVAL : -ENOENT;
 	}
 
 	if (mr->uncached) {
@@ -763,16 +761,13 @@ static int dereg_in_child(struct mrcache *cache, struct ibv_mr *ibv)
 	return cache->verbs->dereg_mr(ibv);
 }
 
-int mrcache_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
+int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
 {
-	struct mrc_thread *thread;
+	struct mrc_thread *thread = mrc_thread(cache);
 	struct mr_hold hold;
 	struct mr *mr;
 	uint64_t life;
 
-	if (!cache || !atomic_load_explicit(&cache->open, memory_order_relaxed) || !ibv)
-		return EINVAL;
-	thread = mrc_thread(cache);
 	if (!mrc_is_owner(cache))
 		return dereg_in_child(cache, ibv);
 	if (__builtin_expect(thread != NULL, 1)) {
@@ -804,6 +799,23 @@ int mrcache_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
 	}
 	mr_hold_drop(cache, &hold);
 	return 0;
+}
+
+int mrcache_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
+{
+	int ret;
+
+	if (!cache || !atomic_load_explicit(&cache->open, memory_order_relaxed) || !ibv)
+		return EINVAL;
+	ret = mrc_dereg_mr(cache, ibv);
+	if (__builtin_expect(ret == -ENOENT || ret == EINVAL, 0)) {
+		mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
+			"mrcache_dereg_mr(%p): %s", (void *)ibv,
+			ret == EINVAL ? "not held; given back twice?" :
+					"not from this cache, or given back already");
+		ret = EINVAL;
+	}
+	return ret;
 }
 
 /* ---- the rest ------------------------------------------------------------------------ */
@@ -857,7 +869,7 @@ int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match, const void *a
 
 	pthread_mutex_lock(&cache->lock);
 	HASH_ITER(hh, cache->pds, entry, next)
-		if (match(entry->pd, arg))
+		if (match(entry, arg))
 			doom_all(cache, entry, &doomed);
 	mr_sift(cache, doomed, &list);
 	pthread_mutex_unlock(&cache->lock);
@@ -868,7 +880,7 @@ int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match, const void *a
 		releasing = false;
 		held = 0;
 		HASH_ITER(hh, cache->pds, entry, next) {
-			if (!match(entry->pd, arg))
+			if (!match(entry, arg))
 				continue;
 			held += count_held(cache, entry);
 			releasing |= any_releasing(entry);
@@ -881,9 +893,9 @@ int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match, const void *a
 	return held;
 }
 
-static bool is_pd(const struct ibv_pd *pd, const void *arg)
+static bool is_pd(const struct mrc_pd *entry, const void *arg)
 {
-	return !arg || pd == arg;
+	return !arg || entry->pd == arg;
 }
 
 int mrcache_flush(struct mrcache *cache, struct ibv_pd *pd)

@@ -77,6 +77,9 @@ struct mr {
 /* The registrations of one pd; under the cache lock. */
 struct mrc_pd {
 	struct ibv_pd *pd;
+	/* Of the pd, which may be freed while a lost registration names it. */
+	const struct ibv_context *context;
+	uint32_t handle;
 	struct mr *mrs;
 	UT_hash_handle hh;
 };
@@ -198,8 +201,14 @@ static inline struct mrcache *mrc_open(const struct mrcache_attr *attr,
  * that others are deregistering are gone, too, so that what they belong to can
  * be freed.
  */
-typedef bool mrc_match_fn(const struct ibv_pd *pd, const void *arg);
+typedef bool mrc_match_fn(const struct mrc_pd *pd, const void *arg);
 int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match, const void *arg);
+
+/*
+ * mrcache_dereg_mr(), but -ENOENT (and nothing said) for an ibv_mr that did not
+ * come from this cache.
+ */
+int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv);
 
 /*
  * Makes ibv, which the caller holds, its own, so that it may be changed:
@@ -266,5 +275,8 @@ enum mrc_once {
 	ONCE_MONITOR = ONCE_BYPASS + MRCACHE_BYPASS_REASONS,
 };
 bool mrc_once(struct mrcache *cache, unsigned int what);
+
+/* Counts a registration that is passed through, and says it once. */
+void mrc_count_bypass(struct mrcache *cache, enum mrcache_bypass reason);
 
 #endif /* MRC_INT_H */
