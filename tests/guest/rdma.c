@@ -102,7 +102,8 @@ static int open_end(struct rdma *r, struct rdma_end *end)
 	};
 
 	errno = 0;
-	end->pd = ibv_alloc_pd(r->context);
+	if (!end->pd)
+		end->pd = ibv_alloc_pd(r->context);
 	if (!end->pd)
 		return last_error();
 	end->cq = ibv_create_cq(r->context, 8, NULL, NULL, 0);
@@ -188,26 +189,46 @@ static int make_peer(struct rdma *r, size_t size)
 	return r->peer_mr ? 0 : last_error();
 }
 
-int rdma_open(struct rdma *r, size_t peer_size)
+static int open_ends(struct rdma *r, size_t peer_size)
 {
-	int ret;
+	int ret = open_end(r, &r->local);
 
-	memset(r, 0, sizeof(*r));
-	ret = open_device(r);
-	if (!ret)
-		ret = open_end(r, &r->local);
 	if (!ret)
 		ret = open_end(r, &r->remote);
 	if (!ret)
 		ret = make_peer(r, peer_size);
 	if (!ret)
 		ret = connect_ends(r);
+	if (ret)
+		rdma_close(r);
+	else
+		r->pd = r->local.pd;
+	return ret;
+}
+
+int rdma_open(struct rdma *r, size_t peer_size)
+{
+	int ret;
+
+	memset(r, 0, sizeof(*r));
+	ret = open_device(r);
 	if (ret) {
 		rdma_close(r);
 		return ret;
 	}
-	r->pd = r->local.pd;
-	return 0;
+	return open_ends(r, peer_size);
+}
+
+int rdma_join(struct rdma *r, const struct rdma *other, size_t peer_size)
+{
+	memset(r, 0, sizeof(*r));
+	r->joined = true;
+	r->context = other->context;
+	r->local.pd = other->pd;
+	r->gid = other->gid;
+	r->gid_index = other->gid_index;
+	r->mtu = other->mtu;
+	return open_ends(r, peer_size);
 }
 
 static int close_end(struct rdma_end *end)
@@ -231,11 +252,13 @@ int rdma_close(struct rdma *r)
 		ret = -ibv_dereg_mr(r->peer_mr);
 	if (r->peer)
 		munmap(r->peer, r->peer_size);
+	if (r->joined)
+		r->local.pd = NULL;
 	other = close_end(&r->local);
 	ret = other ? other : ret;
 	other = close_end(&r->remote);
 	ret = other ? other : ret;
-	if (r->context)
+	if (r->context && !r->joined)
 		ibv_close_device(r->context);
 	memset(r, 0, sizeof(*r));
 	return ret;

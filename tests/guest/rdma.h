@@ -30,6 +30,7 @@ struct rdma {
 	size_t peer_size;
 	struct ibv_mr *peer_mr;
 
+	bool joined; /* context and local.pd are another connection's */
 	union ibv_gid gid;
 	int gid_index;
 	enum ibv_mtu mtu;
@@ -40,6 +41,12 @@ const char *rdma_missing(void);
 
 /* peer_size is the most that one transfer can carry. */
 int rdma_open(struct rdma *r, size_t peer_size);
+
+/*
+ * One more connection with the device and the protection domain of another, so
+ * that threads can use the same registrations. To be closed before it.
+ */
+int rdma_join(struct rdma *r, const struct rdma *other, size_t peer_size);
 
 /* Fails with -EBUSY, having closed what it could, if memory is registered. */
 int rdma_close(struct rdma *r);
