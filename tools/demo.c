@@ -671,7 +671,7 @@ int main(int argc, char **argv)
 		.doc = "Shows on an RDMA device what a stale registration does to data, and that "
 		       "mrcache has none.\v"
 		       "Exit status: 0 if mrcache delivered no wrong byte and the naive cache did, "
-		       "1 if not, 2 wrong usage, 3 no RDMA device or no driver.",
+		       "1 if not, 2 wrong usage, 3 nothing could be played: no RDMA device, no driver.",
 	};
 	struct summary sum = {0};
 	struct demo demo = {0};
@@ -689,7 +689,9 @@ int main(int argc, char **argv)
 		free(rows);
 		return EXIT_CANNOT;
 	}
-	printf("mrcache-demo: %s, monitor %s, %u uses of %zu KiB in each scenario\n",
+	printf("mrcache-demo: %s, monitor %s, %u uses of %zu KiB in each scenario. "
+	       "Times are medians;\n"
+	       "in an emulated guest they only compare with each other.\n",
 	       ibv_get_device_name(demo.rdma.context->device),
 	       mrcache_monitor(demo.cache), options.rounds, options.size >> 10);
 	run_table(&demo, MEMOP_REPORT, rows, &sum);
@@ -698,6 +700,8 @@ int main(int argc, char **argv)
 	ret = sum.mrcache_wrong || sum.failed || sum.blind ? EXIT_WRONG : 0;
 	if (sum.stale && !sum.naive_wrong)
 		ret = EXIT_WRONG;
+	if (!sum.scenarios)
+		ret = EXIT_CANNOT;
 	if (options.json) {
 		int error = save(&demo, rows, &sum);
 
@@ -706,9 +710,12 @@ int main(int argc, char **argv)
 			ret = ret ? ret : EXIT_WRONG;
 		}
 	}
-	mrcache_close(demo.cache);
-	rdma_close(&demo.rdma);
 	free(rows);
+	/* In this order, and each finds nothing registered any more. */
+	if (mrcache_close(demo.cache) || rdma_close(&demo.rdma)) {
+		complain("something is registered still");
+		ret = EXIT_WRONG;
+	}
 	print_summary(&sum);
 	return ret;
 }
