@@ -55,6 +55,7 @@ MODULE_PARM_DESC(max_watches_total, "Watches all open files may have together");
 	 UMMUNOTIFY_KIND_MIGRATE)
 
 #define UMN_NO_SLOT U32_MAX
+#define UMN_STATE_GENERATION (~0U << UMMUNOTIFY_STATE_GENERATION_SHIFT)
 #define UMN_WORDS_PER_PAGE (PAGE_SIZE / sizeof(u32))
 #define UMN_STATE_PGOFF (UMMUNOTIFY_STATE_OFFSET >> PAGE_SHIFT)
 #define UMN_EVENTS_PER_READ (PAGE_SIZE / sizeof(struct ummunotify_event))
@@ -206,9 +207,13 @@ static void umn_arm(struct umn_file *file, struct umn_watch *watch)
 
 static void umn_arm_slot(struct umn_file *file, struct umn_watch *watch)
 {
+	u32 state = ++file->arm_count << UMMUNOTIFY_STATE_GENERATION_SHIFT;
+
+	/* The generation has come round to that of this very watch. */
+	if (state == (watch->state & UMN_STATE_GENERATION))
+		state = ++file->arm_count << UMMUNOTIFY_STATE_GENERATION_SHIFT;
 	umn_arm(file, watch);
-	umn_set_state(file, watch,
-		      ++file->arm_count << UMMUNOTIFY_STATE_GENERATION_SHIFT);
+	umn_set_state(file, watch, state);
 }
 
 static void umn_pend(struct umn_file *file, struct umn_watch *watch)
@@ -513,12 +518,18 @@ static int umn_watch(struct umn_file *file, u64 start, u64 end, u64 cookie,
 	return ret;
 }
 
-static int umn_unwatch(struct umn_file *file, u64 cookie)
+/* Ends a watch; if `only` is given, just the one it was filled in for. */
+static int umn_unwatch(struct umn_file *file, u64 cookie,
+		       const struct ummunotify_watch_ioctl *only)
 {
 	struct umn_watch *watch;
 
 	spin_lock(&file->lock);
 	watch = umn_find(file, cookie);
+	if (watch && only &&
+	    (watch->slot != only->slot ||
+	     (watch->state ^ only->state) & UMN_STATE_GENERATION))
+		watch = NULL;
 	if (watch) {
 		trace_ummunotify_unwatch(file, cookie, watch->range.start,
 					 watch->range.last);
@@ -576,14 +587,16 @@ static int umn_memory(struct mm_struct *mm, unsigned long start, unsigned long e
 
 static long umn_ioctl_exchange(struct umn_file *file, u32 __user *arg)
 {
-	u32 mask, granted = 0;
+	u32 mask, magic = 0, granted = 0;
 	u32 **words = NULL;
 	long ret = 0;
 
 	if (get_user(mask, arg))
 		return -EFAULT;
-	if ((mask & UMMUNOTIFY_FEATURES_MAGIC_MASK) == UMMUNOTIFY_FEATURES_MAGIC)
+	if ((mask & UMMUNOTIFY_FEATURES_MAGIC_MASK) == UMMUNOTIFY_FEATURES_MAGIC) {
+		magic = UMMUNOTIFY_FEATURES_MAGIC;
 		granted = mask & UMN_FEATURES;
+	}
 	if (granted & UMMUNOTIFY_FEATURE_STATE) {
 		words = kvcalloc(DIV_ROUND_UP(max_watches, UMN_WORDS_PER_PAGE),
 				 sizeof(*words), GFP_KERNEL_ACCOUNT);
@@ -605,8 +618,7 @@ static long umn_ioctl_exchange(struct umn_file *file, u32 __user *arg)
 	if (ret)
 		return ret;
 
-	mask = granted ? granted | UMMUNOTIFY_FEATURES_MAGIC : 0;
-	return put_user(mask, arg) ? -EFAULT : 0;
+	return put_user(magic | granted, arg) ? -EFAULT : 0;
 }
 
 /* The error numbers of 2009 and 2010. */
@@ -650,7 +662,7 @@ static long umn_ioctl_unregister(struct umn_file *file, u64 __user *arg)
 
 	if (copy_from_user(&cookie, arg, sizeof(cookie)))
 		return -EFAULT;
-	return umn_old_error(umn_unwatch(file, cookie));
+	return umn_old_error(umn_unwatch(file, cookie, NULL));
 }
 
 static long umn_ioctl_watch(struct umn_file *file, void __user *arg)
@@ -680,7 +692,7 @@ static long umn_ioctl_watch(struct umn_file *file, void __user *arg)
 	if (copy_to_user(arg, &parm, sizeof(parm)))
 		ret = -EFAULT;
 	if (ret)
-		umn_unwatch(file, parm.user_cookie);
+		umn_unwatch(file, parm.user_cookie, &parm);
 	return ret;
 }
 
@@ -795,7 +807,6 @@ static size_t umn_take(struct umn_file *file, size_t max)
 
 	lockdep_assert_held(&file->read_lock);
 	spin_lock(&file->lock);
-	file->used = true;
 	for (n = 0; n < max; n++) {
 		struct ummunotify_event *event = &file->events[n];
 		struct umn_watch *watch = list_first_entry_or_null(
@@ -860,7 +871,10 @@ static void umn_put_back(struct umn_file *file, size_t n)
 			watch->hinted = false; /* hit again meanwhile */
 			continue;
 		}
-		watch->hinted = event->flags & UMMUNOTIFY_EVENT_FLAG_HINT;
+		/* Unless the cookie now names another range. */
+		watch->hinted = event->flags & UMMUNOTIFY_EVENT_FLAG_HINT &&
+				event->hint_start >= watch->range.start &&
+				event->hint_end <= watch->end;
 		watch->hint_start = event->hint_start;
 		watch->hint_end = event->hint_end;
 		umn_pend(file, watch);
@@ -877,6 +891,9 @@ static ssize_t umn_read(struct file *filp, char __user *buf, size_t count,
 
 	if (!umn_is_owner(file))
 		return -ESTALE;
+	spin_lock(&file->lock);
+	file->used = true;
+	spin_unlock(&file->lock);
 
 	/*
 	 * Readers take turns, so that none gets a LAST while another may still
