@@ -337,13 +337,16 @@ void mr_sift(struct mrcache *cache, struct mr *doomed, struct mr **list)
 	update_quiet(cache);
 }
 
-void mr_finish(struct mrcache *cache, struct mr *mr, uint64_t life)
+void mr_finish(struct mrcache *cache, struct mr *mr)
 {
 	struct mr *list = NULL;
 
 	pthread_mutex_lock(&cache->lock);
-	if (atomic_load(&mr->life) == life + 1 && mr->state == MR_DOOMED &&
-	    !mr_is_held(cache, mr)) {
+	/*
+	 * Whichever use it is now: the hold given back may be one that was added
+	 * for an earlier use and, seen beside the doom of this one, kept it.
+	 */
+	if (mr->state == MR_DOOMED && !mr->uncached && !mr_is_held(cache, mr)) {
 		retire(cache, mr, &list);
 		update_quiet(cache);
 	}

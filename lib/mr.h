@@ -129,8 +129,8 @@ static inline void mr_hold_sub(struct mr_hold *hold)
 		atomic_fetch_sub(&hold->mr->handed, 1);
 }
 
-/* (no lock) After mr_hold_sub(): ends the use if it was doomed and the last. */
-void mr_finish(struct mrcache *cache, struct mr *mr, uint64_t life);
+/* (no lock) After mr_hold_sub(): ends a use that is doomed and no longer held. */
+void mr_finish(struct mrcache *cache, struct mr *mr);
 
 /* (no lock) Gives a hold back. */
 static inline void mr_hold_drop(struct mrcache *cache, struct mr_hold *hold)
@@ -139,7 +139,7 @@ static inline void mr_hold_drop(struct mrcache *cache, struct mr_hold *hold)
 	mrc_fence_light(cache);
 	if (__builtin_expect(atomic_load_explicit(&hold->mr->life, memory_order_acquire) !=
 				     hold->life, 0))
-		mr_finish(cache, hold->mr, hold->life);
+		mr_finish(cache, hold->mr);
 }
 
 /* Holds somewhere in all threads; see mr.c for when that is exact. */

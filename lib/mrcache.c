@@ -745,7 +745,7 @@ static int dereg_locked(struct mrcache *cache, struct mrc_thread *thread,
 				mrc_thread_count(thread, mr->number)};
 	if (hold.count && atomic_load(hold.count) <= 0)
 		hold.count = NULL;
-	/* So that mr_finish() finds the life it would have had while LIVE. */
+	/* The life it had while LIVE, so that mr_hold_drop() sees that it ended. */
 	if (!(hold.life & 1))
 		hold.life--;
 	pthread_mutex_unlock(&cache->lock);
