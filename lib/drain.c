@@ -2,6 +2,7 @@
 /* From the monitor's events to registrations that are deregistered. */
 #include "mr.h"
 
+#include <errno.h>
 #include <stddef.h>
 
 #define COOKIES 128
@@ -47,8 +48,8 @@ static void on_event(struct mrcache *cache, uint64_t cookie, struct mr **doomed)
 	}
 }
 
-/* With drain_lock. */
-static bool drain(struct mrcache *cache)
+/* With drain_lock; what is to be released afterwards goes onto the list. */
+static int drain(struct mrcache *cache, struct mr **list)
 {
 	struct mrc_monitor *monitor = cache->monitor;
 	uint64_t cookies[COOKIES];
@@ -57,16 +58,11 @@ static bool drain(struct mrcache *cache)
 
 	mrc_count(cache, STAT_DRAINS);
 	for (unsigned int round = 0; !empty && round < ROUNDS; round++) {
-		struct mr *doomed = NULL, *list = NULL;
+		struct mr *doomed = NULL;
 		int n = monitor->ops->read(monitor, cookies, COOKIES, &generation, &empty);
 
-		if (n < 0) {
-			if (mrc_once(cache, ONCE_MONITOR))
-				mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
-					"monitor %s: cannot read events: %s", monitor->name,
-					mrcache_strerror(n));
-			return false;
-		}
+		if (n < 0)
+			return n;
 		pthread_mutex_lock(&cache->lock);
 		for (int i = 0; i < n; i++)
 			on_event(cache, cookies[i], &doomed);
@@ -77,11 +73,10 @@ static bool drain(struct mrcache *cache)
 			 */
 			atomic_store_explicit(&cache->hot->drained, generation + 1,
 					      memory_order_release);
-		mr_sift(cache, doomed, &list);
+		mr_sift(cache, doomed, list);
 		pthread_mutex_unlock(&cache->lock);
-		mr_release(cache, list);
 	}
-	return empty;
+	return empty ? 0 : -ELOOP;
 }
 
 void mrc_linger(struct mrcache *cache)
@@ -96,13 +91,19 @@ void mrc_linger(struct mrcache *cache)
 
 bool mrc_drain(struct mrcache *cache, bool wait)
 {
-	bool ok;
+	struct mr *list = NULL;
+	int ret;
 
 	if (wait)
 		pthread_mutex_lock(&cache->drain_lock);
 	else if (pthread_mutex_trylock(&cache->drain_lock))
 		return true;
-	ok = drain(cache);
+	ret = drain(cache, &list);
 	pthread_mutex_unlock(&cache->drain_lock);
-	return ok;
+	mr_release(cache, list);
+	if (ret && mrc_once(cache, ONCE_MONITOR))
+		mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
+			"monitor %s: cannot read events: %s", cache->monitor->name,
+			mrcache_strerror(ret));
+	return !ret;
 }
