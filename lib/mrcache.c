@@ -944,15 +944,17 @@ int mrcache_invalidate(struct mrcache *cache, const void *addr, size_t length)
 		struct mr *mr = mr_of_number(cache, number);
 		uintptr_t mr_start = atomic_load(&mr->start);
 
-		if (mr->state != MR_BUSY && mr->state != MR_LIVE)
+		if (mr->state == MR_FREE || mr->state == MR_RELEASING)
 			continue;
 		if (mr_start > start + length - 1 ||
 		    mr_start + (atomic_load(&mr->length) - 1) < start)
 			continue;
 		if (mr->state == MR_BUSY)
 			mr->hit = true;
-		else
+		else if (mr->state == MR_LIVE)
 			mr_doom(cache, mr, true, &doomed);
+		else
+			mr_mark_stale(cache, mr);
 	}
 	mr_sift(cache, doomed, &list);
 	pthread_mutex_unlock(&cache->lock);
