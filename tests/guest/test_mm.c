@@ -106,7 +106,7 @@ static void make(struct memop_buffer *b, const struct memop *op)
 	int ret;
 
 	if (reason) {
-		print_message("skipped: %s: %s\n", op->name, reason);
+		print_message("# skipped: %s: %s\n", op->name, reason);
 		skip();
 	}
 	ret = memop_make(b, op, SIZE);
@@ -164,7 +164,7 @@ static void filtered(void **state)
 					 0);
 	}
 	if (op->verdict == MEMOP_EITHER)
-		print_message("%s: reported %d times of %d\n", op->name,
+		print_message("# %s: reported %d times of %d\n", op->name,
 			      reports, ROUNDS);
 	memop_drop(&b);
 	umn_stop(&v.umn);

@@ -617,7 +617,7 @@ static void race(void **state)
 	run_threads(&race, seconds_each);
 	MUST(waitpid(other, &status, 0) == other);
 	assert_int_equal(status, 0);
-	print_message("seed %" PRIu64 ": %" PRIu64 " operations (%" PRIu64
+	print_message("# seed %" PRIu64 ": %" PRIu64 " operations (%" PRIu64
 		      " by another process), %" PRIu64 " unrelated, %" PRIu64
 		      " transfers (%" PRIu64
 		      " through held registrations), %" PRIu64 " stale",

@@ -47,7 +47,7 @@ static void make(struct memop_buffer *b, const struct memop *op)
 	int ret;
 
 	if (reason) {
-		print_message("skipped: %s: %s\n", op->name, reason);
+		print_message("# skipped: %s: %s\n", op->name, reason);
 		skip();
 	}
 	ret = memop_make(b, op, SIZE);
@@ -171,7 +171,7 @@ static void check_stats(struct run *run)
 		assert_int_equal(stats.invalidations, 0);
 		break;
 	case MEMOP_EITHER:
-		print_message("%s: %llu registrations for %d uses\n", op->name,
+		print_message("# %s: %llu registrations for %d uses\n", op->name,
 			      (unsigned long long)stats.registrations, ROUNDS);
 		break;
 	}

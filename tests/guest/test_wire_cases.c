@@ -161,9 +161,10 @@ static void the_remote_key_of_stale_memory_ends(void **state)
 	mr = get();
 	assert_right(mr);
 	if (mr->rkey != old.rkey) {
-		print_message("expected to fail: ");
+		print_message("# the next transfer is to fail\n");
 		assert_int_not_equal(
-			rdma_peer_reads(&wire, &old, buffer.addr, 4096), 0);
+			rdma_peer_reads(&wire, &old, buffer.addr, PAGE_SIZE),
+			0);
 	}
 	assert_right(mr);
 	put(mr);
@@ -206,9 +207,9 @@ static void access_must_match(void **state)
 			       WIRE_LOCAL);
 	assert_non_null(local);
 	assert_ptr_not_equal(local, mr);
-	print_message("expected to fail: ");
-	assert_int_not_equal(rdma_peer_reads(&wire, local, buffer.addr, 4096),
-			     0);
+	print_message("# the next transfer is to fail\n");
+	assert_int_not_equal(
+		rdma_peer_reads(&wire, local, buffer.addr, PAGE_SIZE), 0);
 	put(local);
 	assert_right(mr);
 	put(mr);
@@ -490,7 +491,7 @@ static void registered_while_it_changes(void **state)
 	for (i = 0; i < ATTEMPTS && inside < 3; i++)
 		inside += try_window(&u, &large);
 	umn_stop(&u);
-	print_message("%s: %d registrations of %d were made meanwhile\n",
+	print_message("# %s: %d registrations of %d were made meanwhile\n",
 		      op->name, inside, i);
 	/* Otherwise nothing was shown. */
 	assert_true(inside > 0);
@@ -523,7 +524,7 @@ static void compare(const struct request *request)
 		put(mr);
 	if (plain)
 		assert_int_equal(ibv_dereg_mr(plain), 0);
-	print_message("%s: %s\n", request->name,
+	print_message("# %s: %s\n", request->name,
 		      expected ? strerror(expected) : "registered");
 	if (error != expected)
 		fail_msg("%s: %s instead", request->name,
@@ -674,6 +675,36 @@ static void the_reaper_deregisters_by_itself(void **state)
 	assert_int_equal(wire_stats(cache).cached, 0);
 }
 
+static int set_up_linger(void **state)
+{
+	struct mrcache_attr attr;
+
+	(void)state;
+	wire_attr(&attr, "ummunotify");
+	attr.remote = false;
+	attr.linger = 200;
+	return open_cache(&attr);
+}
+
+static void a_remote_key_lingers_and_ends(void **state)
+{
+	struct timespec nap = {.tv_nsec = 10 * 1000 * 1000};
+	struct ibv_mr *mr = get(), *again = get(), old = *mr;
+	int i;
+
+	(void)state;
+	assert_ptr_equal(again, mr);
+	assert_right(mr);
+	put(mr);
+	put(again);
+	for (i = 0; i < 2000 && !wire_stats(cache).deregistrations; i++)
+		nanosleep(&nap, NULL);
+	assert_int_equal(wire_stats(cache).deregistrations, 1);
+	print_message("# the next transfer is to fail\n");
+	assert_int_not_equal(
+		rdma_peer_reads(&wire, &old, buffer.addr, PAGE_SIZE), 0);
+}
+
 static int set_up_none(void **state)
 {
 	struct mrcache_attr attr;
@@ -728,6 +759,7 @@ int main(void)
 		CASE(the_counter_cannot_be_cached),
 		CASE_WITH(part_of_a_larger_registration, set_up_contain),
 		CASE_WITH(the_reaper_deregisters_by_itself, set_up_reaper),
+		CASE_WITH(a_remote_key_lingers_and_ends, set_up_linger),
 		CASE_WITH(without_a_monitor_nothing_is_cached, set_up_none),
 	};
 
