@@ -171,8 +171,9 @@ static void check_stats(struct run *run)
 		assert_int_equal(stats.invalidations, 0);
 		break;
 	case MEMOP_EITHER:
-		print_message("# %s: %llu registrations for %d uses\n", op->name,
-			      (unsigned long long)stats.registrations, ROUNDS);
+		print_message("# %s: %llu registrations for %d uses\n",
+			      op->name, (unsigned long long)stats.registrations,
+			      ROUNDS);
 		break;
 	}
 }
