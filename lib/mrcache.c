@@ -710,14 +710,24 @@ struct ibv_mr *mrcache_reg_mr(struct mrcache *cache, struct ibv_pd *pd, void *ad
 static int dereg_locked(struct mrcache *cache, struct mrc_thread *thread,
 			struct ibv_mr *ibv)
 {
+	struct mr *doomed = NULL, *list = NULL;
 	struct mr_hold hold;
 	struct mr *mr;
 	int ret;
 
 	pthread_mutex_lock(&cache->lock);
 	mr = mr_find_ibv_locked(cache, ibv);
-	if (!mr || mr_holds(cache, mr) <= 0) {
+	if (mr && mr->state == MR_LIVE && mr_holds(cache, mr) <= 0) {
+		/*
+		 * Holds come and go while they are added up, so one may be
+		 * overlooked; of what is doomed the sum is exact.
+		 */
+		mr_doom(cache, mr, false, &doomed);
+		mr_sift(cache, doomed, &list);
+	}
+	if (!mr || mr->state == MR_RELEASING || mr_holds(cache, mr) <= 0) {
 		pthread_mutex_unlock(&cache->lock);
+		mr_release(cache, list);
 		return mr ? EINVAL : -ENOENT;
 	}
 
@@ -761,6 +771,16 @@ static int dereg_in_child(struct mrcache *cache, struct ibv_mr *ibv)
 	return cache->verbs->dereg_mr(ibv);
 }
 
+/*
+ * Whether there is a hold to give back, without adding up: no thread's count is
+ * negative, so one above zero means a hold unless another thread gave it back.
+ */
+static inline bool is_surely_held(const struct mr *mr, const _Atomic int64_t *count)
+{
+	return atomic_load_explicit(count, memory_order_relaxed) > 0 &&
+	       atomic_load_explicit(&mr->handed, memory_order_relaxed) >= 0;
+}
+
 int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
 {
 	struct mrc_thread *thread = mrc_thread(cache);
@@ -773,14 +793,11 @@ int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
 	if (__builtin_expect(thread != NULL, 1)) {
 		struct recent_mr *recent = recent_mr(thread, ibv);
 
-		/*
-		 * While this use is LIVE ibv can only mean it, and while this
-		 * thread's count is above zero there is a hold to give back.
-		 */
+		/* While this use is LIVE ibv can only mean it. */
 		if (recent->ibv == ibv &&
 		    atomic_load_explicit(&recent->mr->life, memory_order_acquire) ==
 			    recent->life &&
-		    atomic_load_explicit(recent->count, memory_order_relaxed) > 0) {
+		    is_surely_held(recent->mr, recent->count)) {
 			hold = (struct mr_hold){recent->mr, recent->life, recent->count};
 			mr_hold_drop(cache, &hold);
 			return 0;
@@ -791,12 +808,11 @@ int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
 	if (!mr)
 		return dereg_locked(cache, thread, ibv);
 	hold = (struct mr_hold){mr, life, mrc_thread_count(thread, mr->number)};
-	if (hold.count && atomic_load_explicit(hold.count, memory_order_relaxed) <= 0) {
-		/* Registered by another thread, or not held at all. */
-		if (mr_holds(cache, mr) <= 0)
-			return dereg_locked(cache, thread, ibv);
+	/* Registered by another thread, or not held at all. */
+	if (!(hold.count && is_surely_held(mr, hold.count)) && mr_holds(cache, mr) <= 0)
+		return dereg_locked(cache, thread, ibv);
+	if (hold.count && atomic_load_explicit(hold.count, memory_order_relaxed) <= 0)
 		hold.count = NULL;
-	}
 	mr_hold_drop(cache, &hold);
 	return 0;
 }
