@@ -269,7 +269,6 @@ static void a_false_alarm_while_pinning_costs_a_repin_only(void **state)
 	finish(&s);
 }
 
-static void invalidate_counts_while_registering(void **state);
 static void invalidate_all(void *arg)
 {
 	struct scene *s = arg;
