@@ -115,8 +115,9 @@ struct mrcache_attr {
 	 */
 	bool reaper;
 
-	enum mrcache_log_level log_level; /* MRCACHE_LOG: quiet error warn info debug */
-	mrcache_log_fn *log;		  /* NULL: standard error */
+	enum mrcache_log_level
+		log_level;   /* MRCACHE_LOG: quiet error warn info debug */
+	mrcache_log_fn *log; /* NULL: standard error */
 	void *log_arg;
 };
 
@@ -148,8 +149,9 @@ MRCACHE_API int mrcache_close(struct mrcache *cache);
  * memory the range held at some moment during the call; whether it still is
  * can be asked with mrcache_valid().
  */
-MRCACHE_API struct ibv_mr *mrcache_reg_mr(struct mrcache *cache, struct ibv_pd *pd,
-					  void *addr, size_t length, int access);
+MRCACHE_API struct ibv_mr *mrcache_reg_mr(struct mrcache *cache,
+					  struct ibv_pd *pd, void *addr,
+					  size_t length, int access);
 
 /*
  * As ibv_dereg_mr(): gives back what mrcache_reg_mr() returned, in any thread.
@@ -184,13 +186,13 @@ enum mrcache_bypass {
 	MRCACHE_BYPASS_MONITOR, /* no monitor */
 	MRCACHE_BYPASS_ACCESS,	/* access flags that cannot be cached */
 	MRCACHE_BYPASS_REMOTE,	/* remote access, and attr.remote is off */
-	MRCACHE_BYPASS_RANGE,	/* empty, wraps around, implicit on-demand paging */
-	MRCACHE_BYPASS_MEMORY,	/* device memory or a hole in the range */
-	MRCACHE_BYPASS_FORK,	/* ibv_fork_init() is in effect, or a fork child */
-	MRCACHE_BYPASS_LIMIT,	/* limits reached and everything is held */
-	MRCACHE_BYPASS_WATCH,	/* the monitor refused a watch */
+	MRCACHE_BYPASS_RANGE, /* empty, wraps around, implicit on-demand paging */
+	MRCACHE_BYPASS_MEMORY, /* device memory or a hole in the range */
+	MRCACHE_BYPASS_FORK, /* ibv_fork_init() is in effect, or a fork child */
+	MRCACHE_BYPASS_LIMIT,	 /* limits reached and everything is held */
+	MRCACHE_BYPASS_WATCH,	 /* the monitor refused a watch */
 	MRCACHE_BYPASS_UNSTABLE, /* the mapping kept changing while registering */
-	MRCACHE_BYPASS_KIND,	 /* the shim only: dmabuf, an iova of its own, ... */
+	MRCACHE_BYPASS_KIND, /* the shim only: dmabuf, an iova of its own, ... */
 	MRCACHE_BYPASS_REASONS,
 };
 
@@ -202,14 +204,14 @@ struct mrcache_stats {
 	uint64_t misses;	  /* calls that had to register and cached it */
 	uint64_t registrations;	  /* successful ibv_reg_mr() calls */
 	uint64_t deregistrations; /* successful ibv_dereg_mr() calls */
-	uint64_t repins;	  /* registrations made again: dirty when pinned */
-	uint64_t invalidations;	  /* registrations that became stale */
-	uint64_t evictions;	  /* idle registrations removed to make room */
-	uint64_t reg_errors;	  /* failed ibv_reg_mr(), after all retries */
-	uint64_t dereg_errors;	  /* failed ibv_dereg_mr() */
-	uint64_t retries;	  /* ibv_reg_mr() tried again after evicting */
-	uint64_t drains;	  /* times the monitor was asked for events */
-	uint64_t events;	  /* events it reported */
+	uint64_t repins; /* registrations made again: dirty when pinned */
+	uint64_t invalidations; /* registrations that became stale */
+	uint64_t evictions;	/* idle registrations removed to make room */
+	uint64_t reg_errors;	/* failed ibv_reg_mr(), after all retries */
+	uint64_t dereg_errors;	/* failed ibv_dereg_mr() */
+	uint64_t retries;	/* ibv_reg_mr() tried again after evicting */
+	uint64_t drains;	/* times the monitor was asked for events */
+	uint64_t events;	/* events it reported */
 	uint64_t bypass[MRCACHE_BYPASS_REASONS];
 	/* now */
 	uint64_t cached;       /* registrations that can be hit */
@@ -222,8 +224,8 @@ struct mrcache_stats {
  * Fills in *stats, size bytes of it (sizeof(*stats)), adding up what the threads
  * counted; calls in progress may be missing. Returns 0 or -EINVAL.
  */
-MRCACHE_API int mrcache_stats(struct mrcache *cache, struct mrcache_stats *stats,
-			      size_t size);
+MRCACHE_API int mrcache_stats(struct mrcache *cache,
+			      struct mrcache_stats *stats, size_t size);
 
 /* The name of the monitor in use: "ummunotify", "ummunotify-2010", "none". */
 MRCACHE_API const char *mrcache_monitor(const struct mrcache *cache);
@@ -242,7 +244,8 @@ struct mrcache_head {
 };
 
 /* The part of mrcache_valid() that looks at mr itself. */
-MRCACHE_API bool mrcache_valid_slow(struct mrcache *cache, const struct ibv_mr *mr);
+MRCACHE_API bool mrcache_valid_slow(struct mrcache *cache,
+				    const struct ibv_mr *mr);
 
 /*
  * The check before each RDMA operation for programs that hold on to mr, which
@@ -258,8 +261,10 @@ static inline bool mrcache_valid(struct mrcache *cache, const struct ibv_mr *mr)
 	uint64_t quiet = __atomic_load_n(head->quiet, __ATOMIC_ACQUIRE);
 
 	/* Pairs with the driver's release of the counter. */
-	if (__builtin_expect(
-		    quiet == __atomic_load_n(head->generation, __ATOMIC_ACQUIRE) + 1, 1))
+	if (__builtin_expect(quiet == __atomic_load_n(head->generation,
+						      __ATOMIC_ACQUIRE) +
+					      1,
+			     1))
 		return true;
 	return mrcache_valid_slow(cache, mr);
 }

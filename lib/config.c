@@ -10,8 +10,8 @@
 
 void mrcache_attr_init(struct mrcache_attr *attr)
 {
-	uint64_t memory =
-		(uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) *
+			  (uint64_t)sysconf(_SC_PAGESIZE);
 
 	*attr = (struct mrcache_attr){
 		.size = sizeof(*attr),
@@ -23,7 +23,8 @@ void mrcache_attr_init(struct mrcache_attr *attr)
 }
 
 /* Decimal digits, then K, M, G or T if it is a size. */
-static int parse_number(const char *text, bool is_size, uint64_t max, uint64_t *value)
+static int parse_number(const char *text, bool is_size, uint64_t max,
+			uint64_t *value)
 {
 	static const char suffixes[] = "KMGT";
 	unsigned long long number;
@@ -56,7 +57,8 @@ static int parse_number(const char *text, bool is_size, uint64_t max, uint64_t *
 
 static int parse_level(const char *text, uint64_t *value)
 {
-	static const char *const names[] = {"quiet", "error", "warn", "info", "debug"};
+	static const char *const names[] = {"quiet", "error", "warn", "info",
+					    "debug"};
 
 	for (*value = 0; *value < sizeof(names) / sizeof(*names); ++*value)
 		if (!strcmp(text, names[*value]))
@@ -103,7 +105,8 @@ static int set(void *member, enum kind kind, const char *text)
 		*(bool *)member = value;
 		break;
 	case LEVEL:
-		*(enum mrcache_log_level *)member = (enum mrcache_log_level)value;
+		*(enum mrcache_log_level *)member =
+			(enum mrcache_log_level)value;
 		break;
 	case STRING:
 		break;
@@ -122,17 +125,24 @@ static const struct variable {
 	 "quiet, error, warn, info or debug"},
 	{"MRCACHE_MONITOR", offsetof(struct mrcache_attr, monitor), STRING,
 	 "auto, ummunotify, ummunotify-2010 or none"},
-	{"MRCACHE_DEVICE", offsetof(struct mrcache_attr, device), STRING, "a path"},
+	{"MRCACHE_DEVICE", offsetof(struct mrcache_attr, device), STRING,
+	 "a path"},
 	{"MRCACHE_MAX_BYTES", offsetof(struct mrcache_attr, max_bytes), SIZE,
 	 "a size such as 4G"},
-	{"MRCACHE_MAX_REGS", offsetof(struct mrcache_attr, max_regs), SIZE, "a number"},
-	{"MRCACHE_REPINS", offsetof(struct mrcache_attr, repins), NUMBER, "a number"},
-	{"MRCACHE_REMOTE", offsetof(struct mrcache_attr, remote), FLAG, "0 or 1"},
+	{"MRCACHE_MAX_REGS", offsetof(struct mrcache_attr, max_regs), SIZE,
+	 "a number"},
+	{"MRCACHE_REPINS", offsetof(struct mrcache_attr, repins), NUMBER,
+	 "a number"},
+	{"MRCACHE_REMOTE", offsetof(struct mrcache_attr, remote), FLAG,
+	 "0 or 1"},
 	{"MRCACHE_LINGER", offsetof(struct mrcache_attr, linger), NUMBER,
 	 "a number of milliseconds"},
-	{"MRCACHE_CONTAIN", offsetof(struct mrcache_attr, contain), FLAG, "0 or 1"},
-	{"MRCACHE_PAGE_ALIGN", offsetof(struct mrcache_attr, page_align), FLAG, "0 or 1"},
-	{"MRCACHE_REAPER", offsetof(struct mrcache_attr, reaper), FLAG, "0 or 1"},
+	{"MRCACHE_CONTAIN", offsetof(struct mrcache_attr, contain), FLAG,
+	 "0 or 1"},
+	{"MRCACHE_PAGE_ALIGN", offsetof(struct mrcache_attr, page_align), FLAG,
+	 "0 or 1"},
+	{"MRCACHE_REAPER", offsetof(struct mrcache_attr, reaper), FLAG,
+	 "0 or 1"},
 };
 
 static bool is_monitor(const char *name)
@@ -153,9 +163,10 @@ int mrc_config(struct mrcache_attr *attr)
 		const struct variable *variable = &variables[i];
 		const char *text = secure_getenv(variable->name);
 
-		if (text && set((char *)attr + variable->member, variable->kind, text)) {
-			mrc_log(attr, MRCACHE_LOG_ERROR, "%s=%s: not %s", variable->name,
-				text, variable->wants);
+		if (text && set((char *)attr + variable->member, variable->kind,
+				text)) {
+			mrc_log(attr, MRCACHE_LOG_ERROR, "%s=%s: not %s",
+				variable->name, text, variable->wants);
 			return -EINVAL;
 		}
 	}

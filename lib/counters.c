@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "counters.h"
 
-void mrc_counters_read(const struct mrc_counters *counters, struct mrcache_stats *stats)
+void mrc_counters_read(const struct mrc_counters *counters,
+		       struct mrcache_stats *stats)
 {
 	const _Atomic uint64_t *counts = counters->counts;
 

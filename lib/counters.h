@@ -43,8 +43,8 @@ struct mrc_counters {
 	uint32_t size;	/* sizeof(struct mrc_counters) */
 	uint32_t stats; /* STATS */
 	int64_t pid;
-	uint64_t started;  /* of the process: field 22 of /proc/PID/stat */
-	char command[64];  /* NUL-terminated */
+	uint64_t started; /* of the process: field 22 of /proc/PID/stat */
+	char command[64]; /* NUL-terminated */
 	char monitor[32];
 	_Alignas(64) _Atomic uint64_t counts[STATS];
 	struct {
@@ -53,6 +53,7 @@ struct mrc_counters {
 };
 
 /* Everything that is in the counters, as mrcache_stats() gives it. */
-void mrc_counters_read(const struct mrc_counters *counters, struct mrcache_stats *stats);
+void mrc_counters_read(const struct mrc_counters *counters,
+		       struct mrcache_stats *stats);
 
 #endif /* MRC_COUNTERS_H */

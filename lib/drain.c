@@ -59,7 +59,8 @@ static int drain(struct mrcache *cache, struct mr **list)
 	mrc_count(cache, STAT_DRAINS);
 	for (unsigned int round = 0; !empty && round < ROUNDS; round++) {
 		struct mr *doomed = NULL;
-		int n = monitor->ops->read(monitor, cookies, COOKIES, &generation, &empty);
+		int n = monitor->ops->read(monitor, cookies, COOKIES,
+					   &generation, &empty);
 
 		if (n < 0)
 			return n;
@@ -71,7 +72,8 @@ static int drain(struct mrcache *cache, struct mr **list)
 			 * After everything up to generation is doomed; pairs
 			 * with the acquire in mr_is_usable().
 			 */
-			atomic_store_explicit(&cache->hot->drained, generation + 1,
+			atomic_store_explicit(&cache->hot->drained,
+					      generation + 1,
 					      memory_order_release);
 		mr_sift(cache, doomed, list);
 		pthread_mutex_unlock(&cache->lock);
@@ -103,7 +105,7 @@ bool mrc_drain(struct mrcache *cache, bool wait)
 	mr_release(cache, list);
 	if (ret && mrc_once(cache, ONCE_MONITOR))
 		mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
-			"monitor %s: cannot read events: %s", cache->monitor->name,
-			mrcache_strerror(ret));
+			"monitor %s: cannot read events: %s",
+			cache->monitor->name, mrcache_strerror(ret));
 	return !ret;
 }

@@ -30,7 +30,8 @@ static uint32_t hash_of(uint64_t entry)
 	return (uint32_t)(entry >> 32);
 }
 
-static struct mrc_index_table *new_table(uint64_t size, struct mrc_index_table *older)
+static struct mrc_index_table *new_table(uint64_t size,
+					 struct mrc_index_table *older)
 {
 	struct mrc_index_table *table =
 		calloc(1, sizeof(*table) + size * sizeof(table->entries[0]));
@@ -87,13 +88,14 @@ int mrc_index_insert(struct mrc_index *index, uint32_t hash, uint32_t number)
 		if (!larger)
 			return -ENOMEM;
 		for (uint64_t i = 0; i <= table->mask; i++) {
-			uint64_t entry = atomic_load_explicit(&table->entries[i],
-							      memory_order_relaxed);
+			uint64_t entry = atomic_load_explicit(
+				&table->entries[i], memory_order_relaxed);
 			if (entry)
 				put(larger, entry);
 		}
 		/* Pairs with the acquire in mrc_index_find(). */
-		atomic_store_explicit(&index->table, larger, memory_order_release);
+		atomic_store_explicit(&index->table, larger,
+				      memory_order_release);
 		table = larger;
 	}
 	put(table, pack(hash, number));
@@ -108,7 +110,8 @@ void mrc_index_remove(struct mrc_index *index, uint32_t hash, uint32_t number)
 	uint32_t hole = hash & table->mask;
 
 	for (;; hole = (hole + 1) & table->mask) {
-		entry = atomic_load_explicit(&table->entries[hole], memory_order_relaxed);
+		entry = atomic_load_explicit(&table->entries[hole],
+					     memory_order_relaxed);
 		if (!entry)
 			return;
 		if (entry == wanted)
@@ -119,13 +122,16 @@ void mrc_index_remove(struct mrc_index *index, uint32_t hash, uint32_t number)
 	/* Fill the hole with the next entry that may stand there, and so on. */
 	for (uint32_t at = hole;;) {
 		at = (at + 1) & table->mask;
-		entry = atomic_load_explicit(&table->entries[at], memory_order_relaxed);
+		entry = atomic_load_explicit(&table->entries[at],
+					     memory_order_relaxed);
 		if (!entry)
 			break;
 		/* Its distance from home, and from the hole. */
-		if (((at - hash_of(entry)) & table->mask) < ((at - hole) & table->mask))
+		if (((at - hash_of(entry)) & table->mask) <
+		    ((at - hole) & table->mask))
 			continue;
-		atomic_store_explicit(&table->entries[hole], entry, memory_order_release);
+		atomic_store_explicit(&table->entries[hole], entry,
+				      memory_order_release);
 		hole = at;
 	}
 	atomic_store_explicit(&table->entries[hole], 0, memory_order_release);
@@ -143,8 +149,8 @@ void mrc_index_find(const struct mrc_index *index, uint32_t hash,
 uint32_t mrc_index_next(struct mrc_index_iter *iter)
 {
 	while (iter->left--) {
-		uint64_t entry = atomic_load_explicit(&iter->table->entries[iter->at],
-						      memory_order_acquire);
+		uint64_t entry = atomic_load_explicit(
+			&iter->table->entries[iter->at], memory_order_acquire);
 
 		iter->at = (iter->at + 1) & iter->table->mask;
 		if (!entry)

@@ -18,8 +18,9 @@
 struct mrc_index_table;
 
 struct mrc_index {
-	_Atomic(struct mrc_index_table *) table; /* the newest; older ones linked */
-	uint32_t used;				 /* under the cache lock */
+	_Atomic(struct mrc_index_table *)
+		table; /* the newest; older ones linked */
+	uint32_t used; /* under the cache lock */
 };
 
 struct mrc_index_iter {

@@ -61,11 +61,16 @@ const char *mrcache_strerror(int error)
 const char *mrcache_bypass_name(enum mrcache_bypass reason)
 {
 	static const char *const names[MRCACHE_BYPASS_REASONS] = {
-		[MRCACHE_BYPASS_MONITOR] = "monitor", [MRCACHE_BYPASS_ACCESS] = "access",
-		[MRCACHE_BYPASS_REMOTE] = "remote",   [MRCACHE_BYPASS_RANGE] = "range",
-		[MRCACHE_BYPASS_MEMORY] = "memory",   [MRCACHE_BYPASS_FORK] = "fork",
-		[MRCACHE_BYPASS_LIMIT] = "limit",     [MRCACHE_BYPASS_WATCH] = "watch",
-		[MRCACHE_BYPASS_UNSTABLE] = "unstable", [MRCACHE_BYPASS_KIND] = "kind",
+		[MRCACHE_BYPASS_MONITOR] = "monitor",
+		[MRCACHE_BYPASS_ACCESS] = "access",
+		[MRCACHE_BYPASS_REMOTE] = "remote",
+		[MRCACHE_BYPASS_RANGE] = "range",
+		[MRCACHE_BYPASS_MEMORY] = "memory",
+		[MRCACHE_BYPASS_FORK] = "fork",
+		[MRCACHE_BYPASS_LIMIT] = "limit",
+		[MRCACHE_BYPASS_WATCH] = "watch",
+		[MRCACHE_BYPASS_UNSTABLE] = "unstable",
+		[MRCACHE_BYPASS_KIND] = "kind",
 	};
 
 	if ((unsigned int)reason >= MRCACHE_BYPASS_REASONS)

@@ -60,13 +60,14 @@ struct mrc_monitor {
 	const char *name;
 	const uint64_t *generation;
 	const uint32_t *states; /* or NULL */
-	int fd;			/* readable when read() has something; -1: none */
+	int fd; /* readable when read() has something; -1: none */
 };
 
 /*
  * The driver. device is a path; old uses only what the driver of 2010 had.
  * -errno of open() or mmap() when it cannot be used.
  */
-int mrc_monitor_ummunotify(struct mrc_monitor **monitor, const char *device, bool old);
+int mrc_monitor_ummunotify(struct mrc_monitor **monitor, const char *device,
+			   bool old);
 
 #endif /* MRC_MONITOR_H */

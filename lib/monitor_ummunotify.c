@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define FEATURES                                                      \
+#define FEATURES                                                 \
 	(UMMUNOTIFY_FEATURES_MAGIC | UMMUNOTIFY_FEATURE_FILTER | \
 	 UMMUNOTIFY_FEATURE_STATE)
 
@@ -39,7 +39,8 @@ static int umn_watch(struct mrc_monitor *monitor, uint64_t start, uint64_t end,
 	return 0;
 }
 
-static int umn_rearm(struct mrc_monitor *monitor, uint64_t cookie, struct mrc_watch *watch)
+static int umn_rearm(struct mrc_monitor *monitor, uint64_t cookie,
+		     struct mrc_watch *watch)
 {
 	struct ummunotify_rearm_ioctl arg = {.user_cookie = cookie};
 
@@ -60,11 +61,13 @@ static int old_watch(struct mrc_monitor *monitor, uint64_t start, uint64_t end,
 	};
 
 	(void)watch;
-	return ioctl(monitor->fd, UMMUNOTIFY_REGISTER_REGION, &arg) ? -errno : 0;
+	return ioctl(monitor->fd, UMMUNOTIFY_REGISTER_REGION, &arg) ? -errno
+								    : 0;
 }
 
 /* The caller has read the watch's report, which arms it. */
-static int old_rearm(struct mrc_monitor *monitor, uint64_t cookie, struct mrc_watch *watch)
+static int old_rearm(struct mrc_monitor *monitor, uint64_t cookie,
+		     struct mrc_watch *watch)
 {
 	(void)monitor, (void)cookie, (void)watch;
 	return 0;
@@ -74,7 +77,8 @@ static int umn_unwatch(struct mrc_monitor *monitor, uint64_t cookie)
 {
 	__u64 arg = cookie;
 
-	return ioctl(monitor->fd, UMMUNOTIFY_UNREGISTER_REGION, &arg) ? -errno : 0;
+	return ioctl(monitor->fd, UMMUNOTIFY_UNREGISTER_REGION, &arg) ? -errno
+								      : 0;
 }
 
 static int umn_read(struct mrc_monitor *monitor, uint64_t *cookies, size_t max,
@@ -86,7 +90,8 @@ static int umn_read(struct mrc_monitor *monitor, uint64_t *cookies, size_t max,
 	 * reported or belongs to watches that are gone. Pairs with the driver's
 	 * release of the counter.
 	 */
-	uint64_t before = __atomic_load_n(monitor->generation, __ATOMIC_ACQUIRE);
+	uint64_t before =
+		__atomic_load_n(monitor->generation, __ATOMIC_ACQUIRE);
 	ssize_t bytes;
 	int n = 0;
 
@@ -121,7 +126,8 @@ static void umn_close(struct mrc_monitor *monitor)
 	if (monitor->states)
 		munmap((void *)monitor->states, umn->states_size);
 	if (monitor->generation)
-		munmap((void *)monitor->generation, (size_t)sysconf(_SC_PAGESIZE));
+		munmap((void *)monitor->generation,
+		       (size_t)sysconf(_SC_PAGESIZE));
 	if (monitor->fd >= 0)
 		close(monitor->fd);
 	free(umn);
@@ -173,8 +179,8 @@ static int map_states(struct ummunotify *umn)
 		return 0;
 	if (ioctl(umn->monitor.fd, UMMUNOTIFY_QUERY, &query))
 		return -errno;
-	umn->monitor.states =
-		map(umn->monitor.fd, query.state_bytes, (off_t)query.state_offset);
+	umn->monitor.states = map(umn->monitor.fd, query.state_bytes,
+				  (off_t)query.state_offset);
 	if (!umn->monitor.states)
 		return -errno;
 	umn->monitor.ops = &umn_ops;
@@ -183,7 +189,8 @@ static int map_states(struct ummunotify *umn)
 	return 0;
 }
 
-int mrc_monitor_ummunotify(struct mrc_monitor **monitor, const char *device, bool old)
+int mrc_monitor_ummunotify(struct mrc_monitor **monitor, const char *device,
+			   bool old)
 {
 	struct ummunotify *umn = calloc(1, sizeof(*umn));
 	int ret;
@@ -195,7 +202,8 @@ int mrc_monitor_ummunotify(struct mrc_monitor **monitor, const char *device, boo
 	umn->monitor.fd = ret = open_device(device);
 	if (ret < 0)
 		goto err_close;
-	umn->monitor.generation = map(umn->monitor.fd, (size_t)sysconf(_SC_PAGESIZE), 0);
+	umn->monitor.generation =
+		map(umn->monitor.fd, (size_t)sysconf(_SC_PAGESIZE), 0);
 	if (!umn->monitor.generation) {
 		ret = -errno;
 		goto err_close;

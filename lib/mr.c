@@ -15,14 +15,16 @@ struct mr *mr_of_number(struct mrcache *cache, uint32_t number)
 	unsigned int chunk = mrc_chunk(number, &at);
 
 	/* Pairs with the release in grow(). */
-	return atomic_load_explicit(&cache->chunks[chunk], memory_order_acquire) + at;
+	return atomic_load_explicit(&cache->chunks[chunk],
+				    memory_order_acquire) +
+	       at;
 }
 
 struct mr *mr_of_cookie(struct mrcache *cache, uint64_t cookie)
 {
 	for (unsigned int chunk = 0; chunk < MRC_CHUNKS; chunk++) {
-		uintptr_t first = (uintptr_t)atomic_load_explicit(&cache->chunks[chunk],
-								  memory_order_acquire);
+		uintptr_t first = (uintptr_t)atomic_load_explicit(
+			&cache->chunks[chunk], memory_order_acquire);
 		size_t size = mrc_chunk_size(chunk) * sizeof(struct mr);
 
 		if (first && cookie >= first && cookie - first < size &&
@@ -48,9 +50,11 @@ static struct mr *grow(struct mrcache *cache)
 		if (!mrs)
 			return NULL;
 		for (size_t i = 0; i < mrc_chunk_size(chunk); i++)
-			mrs[i] = (struct mr){.number = cache->made + (uint32_t)i};
+			mrs[i] = (struct mr){.number =
+						     cache->made + (uint32_t)i};
 		/* Pairs with the acquires in mr_of_number() and mr_of_cookie(). */
-		atomic_store_explicit(&cache->chunks[chunk], mrs, memory_order_release);
+		atomic_store_explicit(&cache->chunks[chunk], mrs,
+				      memory_order_release);
 	}
 	cache->made++;
 	return &mrs[at];
@@ -101,7 +105,8 @@ struct mr *mr_get(struct mrcache *cache, const struct mr_want *range)
 		return NULL;
 	}
 	mr->state = MR_BUSY;
-	mr->watched = mr->accounted = mr->hit = mr->stale = mr->uncached = false;
+	mr->watched = mr->accounted = mr->hit = mr->stale = mr->uncached =
+		false;
 	mr->pd_entry = entry;
 	mr->link = NULL;
 	DL_APPEND(entry->mrs, mr);
@@ -140,8 +145,8 @@ void mr_put(struct mrcache *cache, struct mr *mr)
 
 /* ---- what the index holds --------------------------------------------------- */
 
-static uint32_t hash_range(const struct ibv_pd *pd, uintptr_t start, size_t length,
-			   int access)
+static uint32_t hash_range(const struct ibv_pd *pd, uintptr_t start,
+			   size_t length, int access)
 {
 	return mrc_hash((uintptr_t)pd ^ (uint64_t)(unsigned int)access << 48,
 			start ^ length * UINT64_C(0xff51afd7ed558ccd));
@@ -164,9 +169,11 @@ static unsigned int order_of(size_t length)
 	return 63 - (unsigned int)__builtin_clzll(length);
 }
 
-static uint32_t hash_block(const struct ibv_pd *pd, unsigned int order, uintptr_t address)
+static uint32_t hash_block(const struct ibv_pd *pd, unsigned int order,
+			   uintptr_t address)
 {
-	return mrc_hash((uintptr_t)pd ^ (uint64_t)(order + 1) << 56, address >> order);
+	return mrc_hash((uintptr_t)pd ^ (uint64_t)(order + 1) << 56,
+			address >> order);
 }
 
 struct blocks {
@@ -180,7 +187,8 @@ static struct blocks blocks_of(struct mr *mr)
 	size_t length = atomic_load(&mr->length);
 	unsigned int order = order_of(length);
 
-	return (struct blocks){order, start >> order, (start + length - 1) >> order};
+	return (struct blocks){order, start >> order,
+			       (start + length - 1) >> order};
 }
 
 static void unpublish(struct mrcache *cache, struct mr *mr)
@@ -190,9 +198,10 @@ static void unpublish(struct mrcache *cache, struct mr *mr)
 		struct blocks b = blocks_of(mr);
 
 		for (; b.next <= b.last; b.next++)
-			mrc_index_remove(&cache->by_range,
-					 hash_block(mr->pd, b.order, b.next << b.order),
-					 mr->number);
+			mrc_index_remove(
+				&cache->by_range,
+				hash_block(mr->pd, b.order, b.next << b.order),
+				mr->number);
 	}
 }
 
@@ -207,7 +216,8 @@ static int publish(struct mrcache *cache, struct mr *mr)
 		for (; !ret && b.next <= b.last; b.next++)
 			ret = mrc_index_insert(
 				&cache->by_range,
-				hash_block(mr->pd, b.order, b.next << b.order), mr->number);
+				hash_block(mr->pd, b.order, b.next << b.order),
+				mr->number);
 	}
 	if (ret)
 		unpublish(cache, mr);
@@ -229,7 +239,8 @@ int mr_publish(struct mrcache *cache, struct mr *mr, struct ibv_mr *ibv,
 		mrc_index_remove(&cache->by_ibv, mr_hash_ibv(ibv), mr->number);
 		return ret;
 	}
-	*hold = (struct mr_hold){mr, life + 1, mrc_thread_count(thread, mr->number)};
+	*hold = (struct mr_hold){mr, life + 1,
+				 mrc_thread_count(thread, mr->number)};
 	mr_hold_add(hold);
 	atomic_store(&mr->referenced, true);
 	mr->state = MR_LIVE;
@@ -240,9 +251,11 @@ int mr_publish(struct mrcache *cache, struct mr *mr, struct ibv_mr *ibv,
 	return 0;
 }
 
-int mr_publish_uncached(struct mrcache *cache, struct mr *mr, struct ibv_mr *ibv)
+int mr_publish_uncached(struct mrcache *cache, struct mr *mr,
+			struct ibv_mr *ibv)
 {
-	int ret = mrc_index_insert(&cache->by_ibv, mr_hash_ibv(ibv), mr->number);
+	int ret =
+		mrc_index_insert(&cache->by_ibv, mr_hash_ibv(ibv), mr->number);
 
 	if (ret)
 		return ret;
@@ -283,7 +296,9 @@ bool mr_is_held(struct mrcache *cache, struct mr *mr)
 
 static void update_quiet(struct mrcache *cache)
 {
-	uint64_t quiet = mrc_get(cache, STAT_STALE_HELD) ? 0 : atomic_load(&cache->hot->drained);
+	uint64_t quiet = mrc_get(cache, STAT_STALE_HELD)
+				 ? 0
+				 : atomic_load(&cache->hot->drained);
 
 	__atomic_store_n(&cache->hot->quiet, quiet, __ATOMIC_RELEASE);
 }
@@ -294,10 +309,13 @@ void mr_mark_stale(struct mrcache *cache, struct mr *mr)
 		return;
 	mrc_count(cache, STAT_INVALIDATIONS);
 	mr->stale = true;
-	mrc_count(cache, STAT_STALE_HELD); /* until mr_sift() or mr_finish() retires it */
+	mrc_count(
+		cache,
+		STAT_STALE_HELD); /* until mr_sift() or mr_finish() retires it */
 }
 
-void mr_doom(struct mrcache *cache, struct mr *mr, bool stale, struct mr **doomed)
+void mr_doom(struct mrcache *cache, struct mr *mr, bool stale,
+	     struct mr **doomed)
 {
 	unpublish(cache, mr);
 	mrc_add(cache, STAT_CACHED, -1);
@@ -317,7 +335,8 @@ static void retire(struct mrcache *cache, struct mr *mr, struct mr **list)
 		mrc_add(cache, STAT_STALE_HELD, -1);
 	unaccount(cache, mr);
 	mr->state = MR_RELEASING;
-	mrc_index_remove(&cache->by_ibv, mr_hash_ibv(atomic_load(&mr->ibv)), mr->number);
+	mrc_index_remove(&cache->by_ibv, mr_hash_ibv(atomic_load(&mr->ibv)),
+			 mr->number);
 	mr->link = *list;
 	*list = mr;
 }
@@ -364,7 +383,8 @@ void mr_release(struct mrcache *cache, struct mr *list)
 
 		list = mr->link;
 		if (mr->watched)
-			cache->monitor->ops->unwatch(cache->monitor, mr_cookie(mr));
+			cache->monitor->ops->unwatch(cache->monitor,
+						     mr_cookie(mr));
 		ret = cache->verbs->dereg_mr(atomic_load(&mr->ibv));
 		if (ret) {
 			mrc_count(cache, STAT_DEREG_ERRORS);
@@ -387,12 +407,14 @@ void mr_release(struct mrcache *cache, struct mr *list)
  * A clock: the hand passes over all registrations and takes the first idle ones
  * that were not used since it came by last.
  */
-bool mr_evict(struct mrcache *cache, uint64_t bytes, uint64_t regs, struct mr **list)
+bool mr_evict(struct mrcache *cache, uint64_t bytes, uint64_t regs,
+	      struct mr **list)
 {
 	struct mr *doomed = NULL;
 	bool any = false;
 
-	for (uint64_t left = 2 * (uint64_t)cache->made; left && (bytes || regs); left--) {
+	for (uint64_t left = 2 * (uint64_t)cache->made; left && (bytes || regs);
+	     left--) {
 		struct mr *mr = mr_of_number(cache, cache->clock);
 		uint64_t length;
 
@@ -418,12 +440,15 @@ bool mr_make_room(struct mrcache *cache, size_t length, struct mr **list)
 
 	if (length > attr->max_bytes || !attr->max_regs)
 		return false;
-	while (cache->regs >= attr->max_regs || cache->bytes > attr->max_bytes - length) {
-		uint64_t bytes = cache->bytes > attr->max_bytes - length ?
-					 cache->bytes - (attr->max_bytes - length) :
-					 0;
+	while (cache->regs >= attr->max_regs ||
+	       cache->bytes > attr->max_bytes - length) {
+		uint64_t bytes =
+			cache->bytes > attr->max_bytes - length
+				? cache->bytes - (attr->max_bytes - length)
+				: 0;
 
-		if (!mr_evict(cache, bytes, cache->regs >= attr->max_regs, list))
+		if (!mr_evict(cache, bytes, cache->regs >= attr->max_regs,
+			      list))
 			return false;
 	}
 	return true;
@@ -436,7 +461,8 @@ void mr_linger(struct mrcache *cache, struct mr **list)
 	for (uint32_t number = 0; number < cache->made; number++) {
 		struct mr *mr = mr_of_number(cache, number);
 
-		if (mr->state != MR_LIVE || !(atomic_load(&mr->access) & MRC_REMOTE_ACCESS))
+		if (mr->state != MR_LIVE ||
+		    !(atomic_load(&mr->access) & MRC_REMOTE_ACCESS))
 			continue;
 		if (mr_is_held(cache, mr))
 			atomic_store(&mr->referenced, true);
@@ -451,21 +477,27 @@ void mr_linger(struct mrcache *cache, struct mr **list)
 /* Acquire, so that the caller's second look at life comes after (I2). */
 static bool serves_exactly(struct mr *mr, const struct mr_want *want)
 {
-	return atomic_load_explicit(&mr->start, memory_order_acquire) == want->start &&
-	       atomic_load_explicit(&mr->length, memory_order_acquire) == want->length &&
-	       atomic_load_explicit(&mr->pd, memory_order_acquire) == want->pd &&
-	       atomic_load_explicit(&mr->access, memory_order_acquire) == want->access;
+	return atomic_load_explicit(&mr->start, memory_order_acquire) ==
+		       want->start &&
+	       atomic_load_explicit(&mr->length, memory_order_acquire) ==
+		       want->length &&
+	       atomic_load_explicit(&mr->pd, memory_order_acquire) ==
+		       want->pd &&
+	       atomic_load_explicit(&mr->access, memory_order_acquire) ==
+		       want->access;
 }
 
 static bool serves_within(struct mr *mr, const struct mr_want *want)
 {
-	uintptr_t start = atomic_load_explicit(&mr->start, memory_order_acquire);
+	uintptr_t start =
+		atomic_load_explicit(&mr->start, memory_order_acquire);
 	size_t length = atomic_load_explicit(&mr->length, memory_order_acquire);
 	int access = atomic_load_explicit(&mr->access, memory_order_acquire);
 
 	return start <= want->start && want->length <= length &&
 	       want->start - start <= length - want->length &&
-	       atomic_load_explicit(&mr->pd, memory_order_acquire) == want->pd &&
+	       atomic_load_explicit(&mr->pd, memory_order_acquire) ==
+		       want->pd &&
 	       (access | LOCAL_ACCESS) == (want->access | LOCAL_ACCESS) &&
 	       (access & want->access) == want->access;
 }
@@ -473,14 +505,16 @@ static bool serves_within(struct mr *mr, const struct mr_want *want)
 typedef bool serves_fn(struct mr *mr, const struct mr_want *want);
 
 /* Holds mr if it serves, and checks that it was worth holding (I4). */
-static bool try_hold(struct mrcache *cache, struct mrc_thread *thread, struct mr *mr,
-		     serves_fn *serves, const struct mr_want *want, struct mr_hold *hold)
+static bool try_hold(struct mrcache *cache, struct mrc_thread *thread,
+		     struct mr *mr, serves_fn *serves,
+		     const struct mr_want *want, struct mr_hold *hold)
 {
 	uint64_t life = atomic_load_explicit(&mr->life, memory_order_acquire);
 
 	if (!(life & 1) || !serves(mr, want))
 		return false;
-	*hold = (struct mr_hold){mr, life, mrc_thread_count(thread, mr->number)};
+	*hold = (struct mr_hold){mr, life,
+				 mrc_thread_count(thread, mr->number)};
 	mr_hold_add(hold);
 	mrc_fence_light(cache);
 	if (mr_is_usable(cache, mr, life))
@@ -493,9 +527,9 @@ static bool try_hold(struct mrcache *cache, struct mrc_thread *thread, struct mr
  * Under the lock nothing is doomed beside us. A monitor without state words
  * has just been drained, so that what is LIVE was valid when we were called.
  */
-static bool hold_locked(struct mrcache *cache, struct mrc_thread *thread, struct mr *mr,
-			serves_fn *serves, const struct mr_want *want,
-			struct mr_hold *hold)
+static bool hold_locked(struct mrcache *cache, struct mrc_thread *thread,
+			struct mr *mr, serves_fn *serves,
+			const struct mr_want *want, struct mr_hold *hold)
 {
 	if (mr->state != MR_LIVE || !serves(mr, want) ||
 	    (cache->states && !mr_is_untouched(cache, mr)))
@@ -506,8 +540,9 @@ static bool hold_locked(struct mrcache *cache, struct mrc_thread *thread, struct
 	return true;
 }
 
-typedef bool hold_fn(struct mrcache *cache, struct mrc_thread *thread, struct mr *mr,
-		     serves_fn *serves, const struct mr_want *want, struct mr_hold *hold);
+typedef bool hold_fn(struct mrcache *cache, struct mrc_thread *thread,
+		     struct mr *mr, serves_fn *serves,
+		     const struct mr_want *want, struct mr_hold *hold);
 
 static inline bool find_hash(struct mrcache *cache, struct mrc_thread *thread,
 			     uint32_t hash, serves_fn *serves, hold_fn *try,
@@ -518,35 +553,40 @@ static inline bool find_hash(struct mrcache *cache, struct mrc_thread *thread,
 
 	mrc_index_find(&cache->by_range, hash, &iter);
 	while ((number = mrc_index_next(&iter)) != MRC_INDEX_END)
-		if (try(cache, thread, mr_of_number(cache, number), serves, want, hold))
+		if (try(cache, thread, mr_of_number(cache, number), serves,
+			want, hold))
 			return true;
 	return false;
 }
 
-static inline bool find(struct mrcache *cache, struct mrc_thread *thread, hold_fn *try,
-			const struct mr_want *want, struct mr_hold *hold)
+static inline bool find(struct mrcache *cache, struct mrc_thread *thread,
+			hold_fn *try, const struct mr_want *want,
+			struct mr_hold *hold)
 {
-	uint32_t hash = hash_range(want->pd, want->start, want->length, want->access);
+	uint32_t hash =
+		hash_range(want->pd, want->start, want->length, want->access);
 	uint64_t orders;
 
 	if (find_hash(cache, thread, hash, serves_exactly, try, want, hold))
 		return true;
 	if (!cache->contain)
 		return false;
-	orders = atomic_load(&cache->orders) & ~UINT64_C(0) << order_of(want->length);
+	orders = atomic_load(&cache->orders) &
+		 ~UINT64_C(0) << order_of(want->length);
 	while (orders) {
 		unsigned int order = (unsigned int)__builtin_ctzll(orders);
 
 		orders &= orders - 1;
 		hash = hash_block(want->pd, order, want->start);
-		if (find_hash(cache, thread, hash, serves_within, try, want, hold))
+		if (find_hash(cache, thread, hash, serves_within, try, want,
+			      hold))
 			return true;
 	}
 	return false;
 }
 
-bool mr_find(struct mrcache *cache, struct mrc_thread *thread, const struct mr_want *want,
-	     struct mr_hold *hold)
+bool mr_find(struct mrcache *cache, struct mrc_thread *thread,
+	     const struct mr_want *want, struct mr_hold *hold)
 {
 	return find(cache, thread, try_hold, want, hold);
 }
@@ -573,7 +613,8 @@ struct mr *mr_find_ibv_locked(struct mrcache *cache, const struct ibv_mr *ibv)
 	return NULL;
 }
 
-struct mr *mr_find_ibv(struct mrcache *cache, const struct ibv_mr *ibv, uint64_t *life)
+struct mr *mr_find_ibv(struct mrcache *cache, const struct ibv_mr *ibv,
+		       uint64_t *life)
 {
 	struct mrc_index_iter iter;
 	uint32_t number;
@@ -584,8 +625,10 @@ struct mr *mr_find_ibv(struct mrcache *cache, const struct ibv_mr *ibv, uint64_t
 
 		*life = atomic_load_explicit(&mr->life, memory_order_acquire);
 		if ((*life & 1) &&
-		    atomic_load_explicit(&mr->ibv, memory_order_acquire) == ibv &&
-		    atomic_load_explicit(&mr->life, memory_order_acquire) == *life)
+		    atomic_load_explicit(&mr->ibv, memory_order_acquire) ==
+			    ibv &&
+		    atomic_load_explicit(&mr->life, memory_order_acquire) ==
+			    *life)
 			return mr;
 	}
 	return NULL;

@@ -42,14 +42,16 @@ struct mr *mr_of_number(struct mrcache *cache, uint32_t number);
 int mr_publish(struct mrcache *cache, struct mr *mr, struct ibv_mr *ibv,
 	       struct mrc_thread *thread, struct mr_hold *hold);
 /* (lock) BUSY to DOOMED with one hold: given to one caller only. -ENOMEM. */
-int mr_publish_uncached(struct mrcache *cache, struct mr *mr, struct ibv_mr *ibv);
+int mr_publish_uncached(struct mrcache *cache, struct mr *mr,
+			struct ibv_mr *ibv);
 
 /*
  * (lock) LIVE to DOOMED. Any number of these must be followed by mr_sift(),
  * which moves those not held to RELEASING and onto the list. *list: NULL, or
  * from an earlier call.
  */
-void mr_doom(struct mrcache *cache, struct mr *mr, bool stale, struct mr **doomed);
+void mr_doom(struct mrcache *cache, struct mr *mr, bool stale,
+	     struct mr **doomed);
 /* (lock) The memory of a DOOMED one changed; also followed by mr_sift(). */
 void mr_mark_stale(struct mrcache *cache, struct mr *mr);
 void mr_sift(struct mrcache *cache, struct mr *doomed, struct mr **list);
@@ -60,7 +62,8 @@ bool mr_is_held(struct mrcache *cache, struct mr *mr);
 /* (lock) Makes room for one more of this length; false if all is held. */
 bool mr_make_room(struct mrcache *cache, size_t length, struct mr **list);
 /* (lock) Evicts idle ones of at least this many bytes; false if none was. */
-bool mr_evict(struct mrcache *cache, uint64_t bytes, uint64_t regs, struct mr **list);
+bool mr_evict(struct mrcache *cache, uint64_t bytes, uint64_t regs,
+	      struct mr **list);
 
 /*
  * (lock) Dooms idle registrations with remote access that were not used since
@@ -68,7 +71,7 @@ bool mr_evict(struct mrcache *cache, uint64_t bytes, uint64_t regs, struct mr **
  */
 void mr_linger(struct mrcache *cache, struct mr **list);
 
-#define MRC_REMOTE_ACCESS                                      \
+#define MRC_REMOTE_ACCESS                                   \
 	(IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | \
 	 IBV_ACCESS_REMOTE_ATOMIC)
 
@@ -91,14 +94,16 @@ static inline bool mr_is_untouched(const struct mrcache *cache, struct mr *mr)
  * handed out. The order is what counts: `drained` before `life`, because what
  * is drained was doomed before; and `life` last of all (I2, I4).
  */
-static inline bool mr_is_usable(const struct mrcache *cache, struct mr *mr, uint64_t life)
+static inline bool mr_is_usable(const struct mrcache *cache, struct mr *mr,
+				uint64_t life)
 {
-	uint64_t drained =
-		atomic_load_explicit(&cache->hot->drained, memory_order_acquire);
+	uint64_t drained = atomic_load_explicit(&cache->hot->drained,
+						memory_order_acquire);
 
 	if (__builtin_expect(drained != mrc_generation(cache) + 1, 0)) {
 		/* Also so in a fork child, where drained and alive are 0. */
-		if (!cache->states || !cache->hot->alive || !mr_is_untouched(cache, mr))
+		if (!cache->states || !cache->hot->alive ||
+		    !mr_is_untouched(cache, mr))
 			return false;
 	}
 	return atomic_load_explicit(&mr->life, memory_order_acquire) == life;
@@ -110,7 +115,9 @@ static inline void mr_hold_add(struct mr_hold *hold)
 	if (__builtin_expect(hold->count != NULL, 1))
 		atomic_store_explicit(
 			hold->count,
-			atomic_load_explicit(hold->count, memory_order_relaxed) + 1,
+			atomic_load_explicit(hold->count,
+					     memory_order_relaxed) +
+				1,
 			memory_order_relaxed);
 	else
 		atomic_fetch_add(&hold->mr->handed, 1);
@@ -123,7 +130,9 @@ static inline void mr_hold_sub(struct mr_hold *hold)
 		/* Pairs with the acquire in mrc_thread_read(). */
 		atomic_store_explicit(
 			hold->count,
-			atomic_load_explicit(hold->count, memory_order_relaxed) - 1,
+			atomic_load_explicit(hold->count,
+					     memory_order_relaxed) -
+				1,
 			memory_order_release);
 	else
 		atomic_fetch_sub(&hold->mr->handed, 1);
@@ -137,8 +146,10 @@ static inline void mr_hold_drop(struct mrcache *cache, struct mr_hold *hold)
 {
 	mr_hold_sub(hold);
 	mrc_fence_light(cache);
-	if (__builtin_expect(atomic_load_explicit(&hold->mr->life, memory_order_acquire) !=
-				     hold->life, 0))
+	if (__builtin_expect(atomic_load_explicit(&hold->mr->life,
+						  memory_order_acquire) !=
+				     hold->life,
+			     0))
 		mr_finish(cache, hold->mr);
 }
 
@@ -149,15 +160,16 @@ int64_t mr_holds(struct mrcache *cache, struct mr *mr);
  * A LIVE one that serves, held. The first without the lock, believing nothing
  * that it cannot check; the second (lock), which finds all there are.
  */
-bool mr_find(struct mrcache *cache, struct mrc_thread *thread, const struct mr_want *want,
-	     struct mr_hold *hold);
+bool mr_find(struct mrcache *cache, struct mrc_thread *thread,
+	     const struct mr_want *want, struct mr_hold *hold);
 bool mr_find_locked(struct mrcache *cache, struct mrc_thread *thread,
 		    const struct mr_want *want, struct mr_hold *hold);
 
 /* (lock) The LIVE or DOOMED one behind an ibv_mr, or NULL. */
 struct mr *mr_find_ibv_locked(struct mrcache *cache, const struct ibv_mr *ibv);
 /* A LIVE one behind an ibv_mr and its life, without the lock, or NULL. */
-struct mr *mr_find_ibv(struct mrcache *cache, const struct ibv_mr *ibv, uint64_t *life);
+struct mr *mr_find_ibv(struct mrcache *cache, const struct ibv_mr *ibv,
+		       uint64_t *life);
 
 static inline uint32_t mr_hash_ibv(const struct ibv_mr *ibv)
 {

@@ -13,8 +13,9 @@
 #include <unistd.h>
 
 /* Access flags that are understood well enough to be cached. */
-#define CACHEABLE_ACCESS \
-	(IBV_ACCESS_LOCAL_WRITE | MRC_REMOTE_ACCESS | IBV_ACCESS_RELAXED_ORDERING)
+#define CACHEABLE_ACCESS                              \
+	(IBV_ACCESS_LOCAL_WRITE | MRC_REMOTE_ACCESS | \
+	 IBV_ACCESS_RELAXED_ORDERING)
 
 /* How much is evicted when ibv_reg_mr() finds no memory: a part of the whole. */
 #define EVICT_PART 8
@@ -88,8 +89,9 @@ static void free_hot(struct mrc_hot *hot)
 
 static struct mrc_counters *new_counters(void)
 {
-	void *memory = mmap(NULL, sizeof(struct mrc_counters), PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *memory =
+		mmap(NULL, sizeof(struct mrc_counters), PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	return memory == MAP_FAILED ? NULL : memory;
 }
@@ -112,16 +114,19 @@ static void start_reaper(struct mrcache *cache)
 		return;
 	ret = mrc_reaper_start(cache);
 	if (ret) {
-		mrc_log(attr, MRCACHE_LOG_WARN, "no reaper thread: %s", strerror(-ret));
+		mrc_log(attr, MRCACHE_LOG_WARN, "no reaper thread: %s",
+			strerror(-ret));
 		attr->linger = 0;
 	}
 }
 
-struct mrcache *mrc_open_with(const struct mrcache_attr *attr, struct mrc_monitor *monitor,
+struct mrcache *mrc_open_with(const struct mrcache_attr *attr,
+			      struct mrc_monitor *monitor,
 			      const struct mrc_verbs *verbs,
 			      struct mrc_counters *counters)
 {
-	struct mrcache *cache = aligned_alloc(_Alignof(struct mrcache), sizeof(*cache));
+	struct mrcache *cache =
+		aligned_alloc(_Alignof(struct mrcache), sizeof(*cache));
 
 	if (!cache)
 		goto err_monitor;
@@ -193,8 +198,9 @@ struct mrcache *mrc_open_device(const struct mrcache_attr *given,
 		return NULL;
 	}
 	if (strcmp(attr.monitor, "none")) {
-		ret = mrc_monitor_ummunotify(&monitor, attr.device,
-					     !strcmp(attr.monitor, "ummunotify-2010"));
+		ret = mrc_monitor_ummunotify(
+			&monitor, attr.device,
+			!strcmp(attr.monitor, "ummunotify-2010"));
 		if (ret && strcmp(attr.monitor, "auto")) {
 			mrc_log(&attr, MRCACHE_LOG_ERROR, "%s: %s", attr.device,
 				mrcache_strerror(ret));
@@ -217,8 +223,8 @@ static void doom_all(struct mrcache *cache, const struct mrc_pd *entry,
 	struct mr *mr;
 
 	DL_FOREACH(entry->mrs, mr)
-		if (mr->state == MR_LIVE)
-			mr_doom(cache, mr, false, doomed);
+	if (mr->state == MR_LIVE)
+		mr_doom(cache, mr, false, doomed);
 }
 
 /* (lock) Those that somebody has, or is about to get. */
@@ -228,9 +234,9 @@ static int count_held(struct mrcache *cache, const struct mrc_pd *entry)
 	int held = 0;
 
 	DL_FOREACH(entry->mrs, mr)
-		if (mr->state == MR_BUSY || mr->state == MR_DOOMED ||
-		    (mr->state == MR_LIVE && mr_is_held(cache, mr)))
-			held++;
+	if (mr->state == MR_BUSY || mr->state == MR_DOOMED ||
+	    (mr->state == MR_LIVE && mr_is_held(cache, mr)))
+		held++;
 	return held;
 }
 
@@ -247,7 +253,7 @@ int mrcache_close(struct mrcache *cache)
 		pthread_mutex_lock(&cache->lock);
 		mrc_fence_heavy(cache);
 		HASH_ITER(hh, cache->pds, entry, next)
-			held += count_held(cache, entry);
+		held += count_held(cache, entry);
 		pthread_mutex_unlock(&cache->lock);
 		if (held)
 			return -EBUSY;
@@ -255,7 +261,7 @@ int mrcache_close(struct mrcache *cache)
 		mrc_reaper_stop(cache);
 		pthread_mutex_lock(&cache->lock);
 		HASH_ITER(hh, cache->pds, entry, next)
-			doom_all(cache, entry, &doomed);
+		doom_all(cache, entry, &doomed);
 		mr_sift(cache, doomed, &list);
 		pthread_mutex_unlock(&cache->lock);
 		mr_release(cache, list);
@@ -274,7 +280,8 @@ int mrcache_close(struct mrcache *cache)
 	if (cache->monitor)
 		cache->monitor->ops->close(cache->monitor);
 	cache->monitor = NULL;
-	HASH_ITER(hh, cache->pds, entry, next) {
+	HASH_ITER(hh, cache->pds, entry, next)
+	{
 		/* Only in a child: the registrations are the parent's. */
 		HASH_DEL(cache->pds, entry);
 		free(entry);
@@ -299,7 +306,8 @@ static struct recent_reg *recent_reg(struct mrc_thread *thread, uintptr_t start,
 	return &thread->regs[hash >> 54];
 }
 
-static struct recent_mr *recent_mr(struct mrc_thread *thread, const struct ibv_mr *ibv)
+static struct recent_mr *recent_mr(struct mrc_thread *thread,
+				   const struct ibv_mr *ibv)
 {
 	uint64_t hash = (uintptr_t)ibv * UINT64_C(0x9e3779b97f4a7c15);
 
@@ -336,11 +344,13 @@ static struct ibv_mr *hit(struct mrc_thread *thread, const struct mr_want *want,
 			  const struct mr_hold *hold)
 {
 	struct mr *mr = hold->mr;
-	struct ibv_mr *ibv = atomic_load_explicit(&mr->ibv, memory_order_relaxed);
+	struct ibv_mr *ibv =
+		atomic_load_explicit(&mr->ibv, memory_order_relaxed);
 
 	/* Written only if it changes: the line is shared. */
 	if (!atomic_load_explicit(&mr->referenced, memory_order_relaxed))
-		atomic_store_explicit(&mr->referenced, true, memory_order_relaxed);
+		atomic_store_explicit(&mr->referenced, true,
+				      memory_order_relaxed);
 	remember(thread, want, hold, ibv);
 	return ibv;
 }
@@ -350,7 +360,9 @@ static void count_hit(struct mrcache *cache, struct mrc_thread *thread)
 	if (thread)
 		atomic_store_explicit(
 			thread->hits,
-			atomic_load_explicit(thread->hits, memory_order_relaxed) + 1,
+			atomic_load_explicit(thread->hits,
+					     memory_order_relaxed) +
+				1,
 			memory_order_relaxed);
 	else
 		mrc_count(cache, STAT_OTHER_HITS);
@@ -360,11 +372,13 @@ static void count_hit(struct mrcache *cache, struct mrc_thread *thread)
  * ibv_reg_mr(); when memory is short or the lock limit is reached, idle
  * registrations make room and it is tried again.
  */
-static struct ibv_mr *verbs_reg_mr(struct mrcache *cache, const struct mr_want *range)
+static struct ibv_mr *verbs_reg_mr(struct mrcache *cache,
+				   const struct mr_want *range)
 {
 	for (;;) {
-		struct ibv_mr *ibv = cache->verbs->reg_mr(
-			range->pd, (void *)range->start, range->length, range->access);
+		struct ibv_mr *ibv =
+			cache->verbs->reg_mr(range->pd, (void *)range->start,
+					     range->length, range->access);
 		struct mr *list = NULL;
 		int error = errno;
 		bool evicted;
@@ -376,7 +390,10 @@ static struct ibv_mr *verbs_reg_mr(struct mrcache *cache, const struct mr_want *
 		if (error != ENOMEM && error != EAGAIN)
 			break;
 		pthread_mutex_lock(&cache->lock);
-		evicted = mr_evict(cache, range->length + mrc_get(cache, STAT_CACHED_BYTES) / EVICT_PART,
+		evicted = mr_evict(cache,
+				   range->length +
+					   mrc_get(cache, STAT_CACHED_BYTES) /
+						   EVICT_PART,
 				   1, &list);
 		pthread_mutex_unlock(&cache->lock);
 		errno = error;
@@ -394,19 +411,25 @@ void mrc_count_bypass(struct mrcache *cache, enum mrcache_bypass reason)
 	static const char *const why[MRCACHE_BYPASS_REASONS] = {
 		[MRCACHE_BYPASS_MONITOR] = "there is no monitor",
 		[MRCACHE_BYPASS_ACCESS] = "its access flags cannot be cached",
-		[MRCACHE_BYPASS_REMOTE] = "it grants remote access (MRCACHE_REMOTE=1 or MRCACHE_LINGER=milliseconds cache those)",
+		[MRCACHE_BYPASS_REMOTE] =
+			"it grants remote access (MRCACHE_REMOTE=1 or MRCACHE_LINGER=milliseconds cache those)",
 		[MRCACHE_BYPASS_RANGE] = "its range is empty or wraps around",
-		[MRCACHE_BYPASS_MEMORY] = "it is of device memory, or has a hole",
-		[MRCACHE_BYPASS_FORK] = "fork support (ibv_fork_init) is in effect",
-		[MRCACHE_BYPASS_LIMIT] = "the cache's limits are reached and all is held",
+		[MRCACHE_BYPASS_MEMORY] =
+			"it is of device memory, or has a hole",
+		[MRCACHE_BYPASS_FORK] =
+			"fork support (ibv_fork_init) is in effect",
+		[MRCACHE_BYPASS_LIMIT] =
+			"the cache's limits are reached and all is held",
 		[MRCACHE_BYPASS_WATCH] = "the monitor cannot watch it",
 		[MRCACHE_BYPASS_UNSTABLE] = "its mapping kept changing",
-		[MRCACHE_BYPASS_KIND] = "it is not of plain memory at its own address",
+		[MRCACHE_BYPASS_KIND] =
+			"it is not of plain memory at its own address",
 	};
 
 	mrc_count(cache, STAT_BYPASS + (enum mrc_stat)reason);
 	/* Without a monitor it was said at open. */
-	if (reason != MRCACHE_BYPASS_MONITOR && mrc_once(cache, ONCE_BYPASS + reason))
+	if (reason != MRCACHE_BYPASS_MONITOR &&
+	    mrc_once(cache, ONCE_BYPASS + reason))
 		mrc_log(&cache->attr, MRCACHE_LOG_WARN,
 			"a registration was not cached: %s (said once, counted)",
 			why[reason]);
@@ -430,14 +453,15 @@ static void drop_ibv(struct mrcache *cache, struct ibv_mr *ibv)
 {
 	int saved = errno;
 
-	mrc_count(cache, cache->verbs->dereg_mr(ibv) ? STAT_DEREG_ERRORS :
-						       STAT_DEREGISTRATIONS);
+	mrc_count(cache, cache->verbs->dereg_mr(ibv) ? STAT_DEREG_ERRORS
+						     : STAT_DEREGISTRATIONS);
 	errno = saved;
 }
 
 /* Hands ibv, made for the BUSY mr, to this one caller. */
 static struct ibv_mr *hand_out_uncached(struct mrcache *cache, struct mr *mr,
-					struct ibv_mr *ibv, enum mrcache_bypass reason)
+					struct ibv_mr *ibv,
+					enum mrcache_bypass reason)
 {
 	int ret;
 
@@ -459,7 +483,8 @@ static struct ibv_mr *hand_out_uncached(struct mrcache *cache, struct mr *mr,
 
 /* An ordinary registration, known to the cache only to be given back. */
 static struct ibv_mr *reg_uncached(struct mrcache *cache, struct mr *mr,
-				   const struct mr_want *want, enum mrcache_bypass reason)
+				   const struct mr_want *want,
+				   enum mrcache_bypass reason)
 {
 	struct ibv_mr *ibv = verbs_reg_mr(cache, want);
 
@@ -474,7 +499,8 @@ static struct ibv_mr *reg_uncached(struct mrcache *cache, struct mr *mr,
 static int watch(struct mrcache *cache, struct mr *mr)
 {
 	struct mrc_monitor *monitor = cache->monitor;
-	uint64_t start = atomic_load(&mr->start), end = start + atomic_load(&mr->length);
+	uint64_t start = atomic_load(&mr->start),
+		 end = start + atomic_load(&mr->length);
 	struct mrc_watch armed = {0};
 	struct mr *list = NULL;
 	int ret;
@@ -483,11 +509,13 @@ static int watch(struct mrcache *cache, struct mr *mr)
 	if (ret == -ENOSPC || ret == -ENOMEM) {
 		/* Registrations that go take their watches with them. */
 		pthread_mutex_lock(&cache->lock);
-		mr_evict(cache, 0, 1 + mrc_get(cache, STAT_CACHED) / EVICT_PART, &list);
+		mr_evict(cache, 0, 1 + mrc_get(cache, STAT_CACHED) / EVICT_PART,
+			 &list);
 		pthread_mutex_unlock(&cache->lock);
 		if (list) {
 			mr_release(cache, list);
-			ret = monitor->ops->watch(monitor, start, end, mr_cookie(mr), &armed);
+			ret = monitor->ops->watch(monitor, start, end,
+						  mr_cookie(mr), &armed);
 		}
 	}
 	if (ret == -EOPNOTSUPP)
@@ -507,7 +535,8 @@ static bool is_dirty(struct mrcache *cache, struct mr *mr)
 
 	if (cache->states && !mr_is_untouched(cache, mr))
 		return true;
-	if (!cache->states && mrc_generation(cache) + 1 != atomic_load(&cache->hot->drained) &&
+	if (!cache->states &&
+	    mrc_generation(cache) + 1 != atomic_load(&cache->hot->drained) &&
 	    !mrc_drain(cache, true))
 		return true;
 	pthread_mutex_lock(&cache->lock);
@@ -537,8 +566,9 @@ static bool rearm(struct mrcache *cache, struct mr *mr)
  * the watch is not what is pinned; what is unmapped after it is seen. Pinning
  * may itself be seen (it breaks copy-on-write), so there are some tries.
  */
-static struct ibv_mr *reg_watched(struct mrcache *cache, struct mrc_thread *thread,
-				  struct mr *mr, const struct mr_want *want,
+static struct ibv_mr *reg_watched(struct mrcache *cache,
+				  struct mrc_thread *thread, struct mr *mr,
+				  const struct mr_want *want,
 				  const struct mr_want *range)
 {
 	struct mr_hold hold;
@@ -547,7 +577,8 @@ static struct ibv_mr *reg_watched(struct mrcache *cache, struct mrc_thread *thre
 	int reason = watch(cache, mr);
 
 	if (reason >= 0)
-		return reg_uncached(cache, mr, want, (enum mrcache_bypass)reason);
+		return reg_uncached(cache, mr, want,
+				    (enum mrcache_bypass)reason);
 
 	for (unsigned int repins = 0;; repins++) {
 		ibv = verbs_reg_mr(cache, range);
@@ -558,9 +589,11 @@ static struct ibv_mr *reg_watched(struct mrcache *cache, struct mrc_thread *thre
 		if (!is_dirty(cache, mr))
 			break;
 		if (repins == cache->attr.repins)
-			return hand_out_uncached(cache, mr, ibv, MRCACHE_BYPASS_UNSTABLE);
+			return hand_out_uncached(cache, mr, ibv,
+						 MRCACHE_BYPASS_UNSTABLE);
 		if (!rearm(cache, mr))
-			return hand_out_uncached(cache, mr, ibv, MRCACHE_BYPASS_WATCH);
+			return hand_out_uncached(cache, mr, ibv,
+						 MRCACHE_BYPASS_WATCH);
 		drop_ibv(cache, ibv);
 		mrc_count(cache, STAT_REPINS);
 	}
@@ -578,7 +611,8 @@ static struct ibv_mr *reg_watched(struct mrcache *cache, struct mrc_thread *thre
 	published = !mr->hit && !mr_publish(cache, mr, ibv, thread, &hold);
 	pthread_mutex_unlock(&cache->lock);
 	if (!published)
-		return hand_out_uncached(cache, mr, ibv, MRCACHE_BYPASS_UNSTABLE);
+		return hand_out_uncached(cache, mr, ibv,
+					 MRCACHE_BYPASS_UNSTABLE);
 	mrc_count(cache, STAT_MISSES);
 	return hit(thread, want, &hold);
 }
@@ -592,15 +626,18 @@ static int never_cached(struct mrcache *cache, const struct mr_want *want)
 		return MRCACHE_BYPASS_ACCESS;
 	if (!want->length || want->start + want->length < want->start)
 		return MRCACHE_BYPASS_RANGE;
-	if ((want->access & MRC_REMOTE_ACCESS) && !cache->attr.remote && !cache->attr.linger)
+	if ((want->access & MRC_REMOTE_ACCESS) && !cache->attr.remote &&
+	    !cache->attr.linger)
 		return MRCACHE_BYPASS_REMOTE;
 	/* It would madvise() memory that has gone when we deregister. */
-	if (!cache->fork_unneeded && cache->verbs->fork_status() == IBV_FORK_ENABLED)
+	if (!cache->fork_unneeded &&
+	    cache->verbs->fork_status() == IBV_FORK_ENABLED)
 		return MRCACHE_BYPASS_FORK;
 	return -1;
 }
 
-static struct mr_want range_of(struct mrcache *cache, const struct mr_want *want)
+static struct mr_want range_of(struct mrcache *cache,
+			       const struct mr_want *want)
 {
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	struct mr_want range = *want;
@@ -623,11 +660,13 @@ static struct ibv_mr *reg_slow(struct mrcache *cache, struct mrc_thread *thread,
 	struct mr_hold hold;
 	bool drained = true;
 
-	if (reason < 0 && mrc_generation(cache) + 1 != atomic_load(&cache->hot->drained))
+	if (reason < 0 &&
+	    mrc_generation(cache) + 1 != atomic_load(&cache->hot->drained))
 		drained = mrc_drain(cache, !cache->states) || cache->states;
 
 	pthread_mutex_lock(&cache->lock);
-	if (reason < 0 && drained && mr_find_locked(cache, thread, want, &hold)) {
+	if (reason < 0 && drained &&
+	    mr_find_locked(cache, thread, want, &hold)) {
 		pthread_mutex_unlock(&cache->lock);
 		count_hit(cache, thread);
 		return hit(thread, want, &hold);
@@ -649,45 +688,53 @@ static struct ibv_mr *reg_slow(struct mrcache *cache, struct mrc_thread *thread,
 		return NULL;
 	}
 	if (reason >= 0)
-		return reg_uncached(cache, mr, want, (enum mrcache_bypass)reason);
+		return reg_uncached(cache, mr, want,
+				    (enum mrcache_bypass)reason);
 	return reg_watched(cache, thread, mr, want, &range);
 }
 
 /* A child knows nothing of its own registrations and needs not to. */
-static struct ibv_mr *reg_in_child(struct mrcache *cache, const struct mr_want *want)
+static struct ibv_mr *reg_in_child(struct mrcache *cache,
+				   const struct mr_want *want)
 {
 	mrc_count_bypass(cache, MRCACHE_BYPASS_FORK);
 	return cache->verbs->reg_mr(want->pd, (void *)want->start, want->length,
 				    want->access);
 }
 
-struct ibv_mr *mrcache_reg_mr(struct mrcache *cache, struct ibv_pd *pd, void *addr,
-			      size_t length, int access)
+struct ibv_mr *mrcache_reg_mr(struct mrcache *cache, struct ibv_pd *pd,
+			      void *addr, size_t length, int access)
 {
 	struct mr_want want = {pd, (uintptr_t)addr, length, access};
 	struct mrc_thread *thread;
 	struct mr_hold hold;
 
-	if (!cache || !atomic_load_explicit(&cache->open, memory_order_relaxed) || !pd) {
+	if (!cache ||
+	    !atomic_load_explicit(&cache->open, memory_order_relaxed) || !pd) {
 		errno = EINVAL;
 		return NULL;
 	}
 	thread = mrc_thread(cache);
 	if (__builtin_expect(thread != NULL, 1)) {
-		struct recent_reg *recent = recent_reg(thread, want.start, length);
+		struct recent_reg *recent =
+			recent_reg(thread, want.start, length);
 
 		if (recent->start == want.start && recent->length == length &&
-		    recent->pd == pd && recent->access == access && recent->life) {
+		    recent->pd == pd && recent->access == access &&
+		    recent->life) {
 			struct mr *mr = recent->mr;
 
-			hold = (struct mr_hold){mr, recent->life, recent->count};
+			hold = (struct mr_hold){mr, recent->life,
+						recent->count};
 			mr_hold_add(&hold);
 			mrc_fence_light(cache);
-			if (__builtin_expect(mr_is_usable(cache, mr, hold.life), 1)) {
+			if (__builtin_expect(mr_is_usable(cache, mr, hold.life),
+					     1)) {
 				if (!atomic_load_explicit(&mr->referenced,
 							  memory_order_relaxed))
-					atomic_store_explicit(&mr->referenced, true,
-							      memory_order_relaxed);
+					atomic_store_explicit(
+						&mr->referenced, true,
+						memory_order_relaxed);
 				count_hit(cache, thread);
 				return recent->ibv;
 			}
@@ -737,14 +784,16 @@ static int dereg_locked(struct mrcache *cache, struct mrc_thread *thread,
 		mr->state = MR_RELEASING;
 		pthread_mutex_unlock(&cache->lock);
 		ret = cache->verbs->dereg_mr(ibv);
-		mrc_count(cache, ret ? STAT_DEREG_ERRORS : STAT_DEREGISTRATIONS);
+		mrc_count(cache,
+			  ret ? STAT_DEREG_ERRORS : STAT_DEREGISTRATIONS);
 		pthread_mutex_lock(&cache->lock);
 		if (ret) {
 			atomic_fetch_add(&mr->handed, 1);
 			mr->state = MR_DOOMED;
 			pthread_cond_broadcast(&cache->released);
 		} else {
-			mrc_index_remove(&cache->by_ibv, mr_hash_ibv(ibv), mr->number);
+			mrc_index_remove(&cache->by_ibv, mr_hash_ibv(ibv),
+					 mr->number);
 			mr_put(cache, mr);
 		}
 		pthread_mutex_unlock(&cache->lock);
@@ -775,7 +824,8 @@ static int dereg_in_child(struct mrcache *cache, struct ibv_mr *ibv)
  * Whether there is a hold to give back, without adding up: no thread's count is
  * negative, so one above zero means a hold unless another thread gave it back.
  */
-static inline bool is_surely_held(const struct mr *mr, const _Atomic int64_t *count)
+static inline bool is_surely_held(const struct mr *mr,
+				  const _Atomic int64_t *count)
 {
 	return atomic_load_explicit(count, memory_order_relaxed) > 0 &&
 	       atomic_load_explicit(&mr->handed, memory_order_relaxed) >= 0;
@@ -795,10 +845,12 @@ int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
 
 		/* While this use is LIVE ibv can only mean it. */
 		if (recent->ibv == ibv &&
-		    atomic_load_explicit(&recent->mr->life, memory_order_acquire) ==
+		    atomic_load_explicit(&recent->mr->life,
+					 memory_order_acquire) ==
 			    recent->life &&
 		    is_surely_held(recent->mr, recent->count)) {
-			hold = (struct mr_hold){recent->mr, recent->life, recent->count};
+			hold = (struct mr_hold){recent->mr, recent->life,
+						recent->count};
 			mr_hold_drop(cache, &hold);
 			return 0;
 		}
@@ -809,9 +861,11 @@ int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
 		return dereg_locked(cache, thread, ibv);
 	hold = (struct mr_hold){mr, life, mrc_thread_count(thread, mr->number)};
 	/* Registered by another thread, or not held at all. */
-	if (!(hold.count && is_surely_held(mr, hold.count)) && mr_holds(cache, mr) <= 0)
+	if (!(hold.count && is_surely_held(mr, hold.count)) &&
+	    mr_holds(cache, mr) <= 0)
 		return dereg_locked(cache, thread, ibv);
-	if (hold.count && atomic_load_explicit(hold.count, memory_order_relaxed) <= 0)
+	if (hold.count &&
+	    atomic_load_explicit(hold.count, memory_order_relaxed) <= 0)
 		hold.count = NULL;
 	mr_hold_drop(cache, &hold);
 	return 0;
@@ -821,14 +875,16 @@ int mrcache_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
 {
 	int ret;
 
-	if (!cache || !atomic_load_explicit(&cache->open, memory_order_relaxed) || !ibv)
+	if (!cache ||
+	    !atomic_load_explicit(&cache->open, memory_order_relaxed) || !ibv)
 		return EINVAL;
 	ret = mrc_dereg_mr(cache, ibv);
 	if (__builtin_expect(ret == -ENOENT || ret == EINVAL, 0)) {
 		mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
 			"mrcache_dereg_mr(%p): %s", (void *)ibv,
-			ret == EINVAL ? "not held; given back twice?" :
-					"not from this cache, or given back already");
+			ret == EINVAL
+				? "not held; given back twice?"
+				: "not from this cache, or given back already");
 		ret = EINVAL;
 	}
 	return ret;
@@ -842,7 +898,8 @@ bool mrcache_valid_slow(struct mrcache *cache, const struct ibv_mr *ibv)
 	uint64_t life;
 	bool valid;
 
-	if (!cache || !atomic_load(&cache->open) || !ibv || !mrc_is_owner(cache))
+	if (!cache || !atomic_load(&cache->open) || !ibv ||
+	    !mrc_is_owner(cache))
 		return false;
 	if (!cache->states && cache->monitor &&
 	    mrc_generation(cache) + 1 != atomic_load(&cache->hot->drained) &&
@@ -860,7 +917,8 @@ bool mrcache_valid_slow(struct mrcache *cache, const struct ibv_mr *ibv)
 		valid = !cache->states || mr_is_untouched(cache, mr);
 	else
 		valid = mr->uncached ||
-			(!mr->stale && (!cache->states || mr_is_untouched(cache, mr)));
+			(!mr->stale &&
+			 (!cache->states || mr_is_untouched(cache, mr)));
 	pthread_mutex_unlock(&cache->lock);
 	return valid;
 }
@@ -871,12 +929,13 @@ static bool any_releasing(const struct mrc_pd *entry)
 	struct mr *mr;
 
 	DL_FOREACH(entry->mrs, mr)
-		if (mr->state == MR_RELEASING)
-			return true;
+	if (mr->state == MR_RELEASING)
+		return true;
 	return false;
 }
 
-int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match, const void *arg)
+int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match,
+		       const void *arg)
 {
 	struct mr *doomed = NULL, *list = NULL;
 	struct mrc_pd *entry, *next;
@@ -885,8 +944,8 @@ int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match, const void *a
 
 	pthread_mutex_lock(&cache->lock);
 	HASH_ITER(hh, cache->pds, entry, next)
-		if (match(entry, arg))
-			doom_all(cache, entry, &doomed);
+	if (match(entry, arg))
+		doom_all(cache, entry, &doomed);
 	mr_sift(cache, doomed, &list);
 	pthread_mutex_unlock(&cache->lock);
 	mr_release(cache, list);
@@ -895,7 +954,8 @@ int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match, const void *a
 	for (;;) {
 		releasing = false;
 		held = 0;
-		HASH_ITER(hh, cache->pds, entry, next) {
+		HASH_ITER(hh, cache->pds, entry, next)
+		{
 			if (!match(entry, arg))
 				continue;
 			held += count_held(cache, entry);
@@ -951,7 +1011,8 @@ int mrcache_invalidate(struct mrcache *cache, const void *addr, size_t length)
 	uintptr_t start = (uintptr_t)addr;
 	struct mr *doomed = NULL, *list = NULL;
 
-	if (!cache || !atomic_load(&cache->open) || !length || start + length - 1 < start)
+	if (!cache || !atomic_load(&cache->open) || !length ||
+	    start + length - 1 < start)
 		return -EINVAL;
 	if (!mrc_is_owner(cache))
 		return 0;
@@ -978,16 +1039,20 @@ int mrcache_invalidate(struct mrcache *cache, const void *addr, size_t length)
 	return 0;
 }
 
-int mrcache_stats(struct mrcache *cache, struct mrcache_stats *stats, size_t size)
+int mrcache_stats(struct mrcache *cache, struct mrcache_stats *stats,
+		  size_t size)
 {
 	struct mrcache_stats all;
 	struct mrc_thread *thread;
 
-	if (!cache || !stats || !size || size > sizeof(all) || !atomic_load(&cache->open))
+	if (!cache || !stats || !size || size > sizeof(all) ||
+	    !atomic_load(&cache->open))
 		return -EINVAL;
 	mrc_counters_read(cache->counters, &all);
-	for (thread = atomic_load(&cache->threads); thread; thread = thread->next)
-		all.hits += atomic_load_explicit(&thread->own_hits, memory_order_relaxed);
+	for (thread = atomic_load(&cache->threads); thread;
+	     thread = thread->next)
+		all.hits += atomic_load_explicit(&thread->own_hits,
+						 memory_order_relaxed);
 	memcpy(stats, &all, size);
 	return 0;
 }

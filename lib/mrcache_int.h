@@ -24,7 +24,7 @@
  * Numbers of registrations and threads' counts of them are kept in chunks that
  * double, so that nothing ever moves.
  */
-#define MRC_CHUNKS 20
+#define MRC_CHUNKS	20
 #define MRC_CHUNK_FIRST 1024u
 
 enum mr_state {
@@ -54,8 +54,8 @@ struct mr {
 	_Atomic(struct ibv_pd *) pd;
 	_Atomic(struct ibv_mr *) ibv;
 	_Atomic int access;
-	_Atomic uint32_t slot;	/* of the state word */
-	_Atomic uint32_t armed; /* the state word while untouched */
+	_Atomic uint32_t slot;	 /* of the state word */
+	_Atomic uint32_t armed;	 /* the state word while untouched */
 	_Atomic bool referenced; /* used since the clock passed; set by hits */
 
 	/* Holds not counted in a thread's own counts; may be negative. */
@@ -71,7 +71,7 @@ struct mr {
 	bool uncached;	/* handed out once, never LIVE */
 	struct mrc_pd *pd_entry;
 	struct mr *prev, *next; /* in pd_entry->mrs */
-	struct mr *link;	/* in the pool, or a list of doomed or releasing */
+	struct mr *link; /* in the pool, or a list of doomed or releasing */
 };
 
 /* The registrations of one pd; under the cache lock. */
@@ -116,7 +116,7 @@ struct mrc_thread {
 	_Atomic uint64_t *hits;	 /* in mrc_counters, or own_hits; immutable */
 	struct mrc_thread *next; /* immutable once linked */
 	_Atomic uint64_t own_hits;
-	bool in_use;		 /* under the cache lock */
+	bool in_use; /* under the cache lock */
 	struct recent_reg regs[MRC_RECENT];
 	struct recent_mr mrs[MRC_RECENT];
 };
@@ -148,17 +148,17 @@ struct mrcache {
 	struct mrc_monitor *monitor; /* or NULL */
 	struct mrcache_attr attr;
 	const struct mrc_verbs *verbs;
-	bool fork_unneeded; /* fork support can never be in effect */
+	bool fork_unneeded;    /* fork support can never be in effect */
 	_Atomic uint64_t said; /* mrc_once(): what was said already */
 
 	struct mrc_index by_range; /* only MR_LIVE */
 	struct mrc_index by_ibv;   /* MR_LIVE, MR_DOOMED */
-	_Atomic uint64_t orders;   /* bit n: a registration of order n was made */
+	_Atomic uint64_t orders; /* bit n: a registration of order n was made */
 
 	_Alignas(64) pthread_mutex_t drain_lock; /* one drain at a time */
 
-	_Alignas(64) pthread_mutex_t lock; /* all down to released */
-	_Atomic(struct mrc_thread *) threads; /* push only; read without */
+	_Alignas(64) pthread_mutex_t lock;     /* all down to released */
+	_Atomic(struct mrc_thread *) threads;  /* push only; read without */
 	struct mr *_Atomic chunks[MRC_CHUNKS]; /* read without */
 	uint32_t made;	      /* registrations in the chunks so far */
 	struct mr *free;      /* by ->link */
@@ -186,7 +186,8 @@ struct mrcache *mrc_open_device(const struct mrcache_attr *attr,
  * The innermost: attr is complete, monitor (or NULL) is taken over, also on
  * failure. NULL and errno.
  */
-struct mrcache *mrc_open_with(const struct mrcache_attr *attr, struct mrc_monitor *monitor,
+struct mrcache *mrc_open_with(const struct mrcache_attr *attr,
+			      struct mrc_monitor *monitor,
 			      const struct mrc_verbs *verbs,
 			      struct mrc_counters *counters);
 static inline struct mrcache *mrc_open(const struct mrcache_attr *attr,
@@ -202,7 +203,8 @@ static inline struct mrcache *mrc_open(const struct mrcache_attr *attr,
  * be freed.
  */
 typedef bool mrc_match_fn(const struct mrc_pd *pd, const void *arg);
-int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match, const void *arg);
+int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match,
+		       const void *arg);
 
 /*
  * mrcache_dereg_mr(), but -ENOENT (and nothing said) for an ibv_mr that did not
@@ -216,9 +218,11 @@ int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv);
  */
 int mrc_unshare(struct mrcache *cache, const struct ibv_mr *ibv);
 
-static inline void mrc_add(struct mrcache *cache, enum mrc_stat stat, uint64_t n)
+static inline void mrc_add(struct mrcache *cache, enum mrc_stat stat,
+			   uint64_t n)
 {
-	atomic_fetch_add_explicit(&cache->counters->counts[stat], n, memory_order_relaxed);
+	atomic_fetch_add_explicit(&cache->counters->counts[stat], n,
+				  memory_order_relaxed);
 }
 
 static inline void mrc_count(struct mrcache *cache, enum mrc_stat stat)
@@ -229,7 +233,8 @@ static inline void mrc_count(struct mrcache *cache, enum mrc_stat stat)
 /* One of those that change under the lock only. */
 static inline uint64_t mrc_get(const struct mrcache *cache, enum mrc_stat stat)
 {
-	return atomic_load_explicit(&cache->counters->counts[stat], memory_order_relaxed);
+	return atomic_load_explicit(&cache->counters->counts[stat],
+				    memory_order_relaxed);
 }
 
 /* The monitor's counter. Pairs with its release of it. */

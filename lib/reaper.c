@@ -43,7 +43,8 @@ static void *reap(void *arg)
 			next = now_ms() + linger;
 		}
 		fds[0].revents = fds[1].revents = 0;
-		if (poll(fds, 2, linger ? (int)linger : -1) < 0 && errno != EINTR)
+		if (poll(fds, 2, linger ? (int)linger : -1) < 0 &&
+		    errno != EINTR)
 			break;
 		if (fds[1].revents)
 			return NULL;

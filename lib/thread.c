@@ -30,7 +30,8 @@ bool mrc_fence_init(void)
 #ifdef __SANITIZE_THREAD__
 	return false;
 #else
-	return !syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+	return !syscall(SYS_membarrier,
+			MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
 #endif
 }
 
@@ -102,20 +103,26 @@ static struct mrc_thread *get_thread(struct mrcache *cache)
 {
 	struct mrc_thread *thread;
 
-	for (thread = atomic_load(&cache->threads); thread; thread = thread->next)
+	for (thread = atomic_load(&cache->threads); thread;
+	     thread = thread->next)
 		if (!thread->in_use)
 			break;
 	if (!thread) {
-		thread = aligned_alloc(_Alignof(struct mrc_thread), sizeof(*thread));
+		thread = aligned_alloc(_Alignof(struct mrc_thread),
+				       sizeof(*thread));
 		if (!thread)
 			return NULL;
-		*thread = (struct mrc_thread){.next = atomic_load(&cache->threads)};
-		thread->hits = cache->thread_count < MRC_COUNTED_THREADS ?
-				       &cache->counters->threads[cache->thread_count].hits :
-				       &thread->own_hits;
+		*thread = (struct mrc_thread){
+			.next = atomic_load(&cache->threads)};
+		thread->hits =
+			cache->thread_count < MRC_COUNTED_THREADS
+				? &cache->counters->threads[cache->thread_count]
+					   .hits
+				: &thread->own_hits;
 		cache->thread_count++;
 		/* Pairs with the acquire of who adds up counts or statistics. */
-		atomic_store_explicit(&cache->threads, thread, memory_order_release);
+		atomic_store_explicit(&cache->threads, thread,
+				      memory_order_release);
 	}
 	thread->in_use = true;
 	return thread;
@@ -161,13 +168,15 @@ _Atomic int64_t *mrc_thread_count(struct mrc_thread *thread, uint32_t number)
 
 	if (!thread)
 		return NULL;
-	counts = atomic_load_explicit(&thread->counts[chunk], memory_order_relaxed);
+	counts = atomic_load_explicit(&thread->counts[chunk],
+				      memory_order_relaxed);
 	if (!counts) {
 		counts = calloc(mrc_chunk_size(chunk), sizeof(*counts));
 		if (!counts)
 			return NULL;
 		/* Pairs with the acquire in mrc_thread_read(). */
-		atomic_store_explicit(&thread->counts[chunk], counts, memory_order_release);
+		atomic_store_explicit(&thread->counts[chunk], counts,
+				      memory_order_release);
 	}
 	return &counts[at];
 }
@@ -176,10 +185,11 @@ int64_t mrc_thread_read(struct mrc_thread *thread, uint32_t number)
 {
 	uint32_t at;
 	unsigned int chunk = mrc_chunk(number, &at);
-	_Atomic int64_t *counts =
-		atomic_load_explicit(&thread->counts[chunk], memory_order_acquire);
+	_Atomic int64_t *counts = atomic_load_explicit(&thread->counts[chunk],
+						       memory_order_acquire);
 
-	return counts ? atomic_load_explicit(&counts[at], memory_order_acquire) : 0;
+	return counts ? atomic_load_explicit(&counts[at], memory_order_acquire)
+		      : 0;
 }
 
 void mrc_threads_fini(struct mrcache *cache)

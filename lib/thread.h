@@ -58,7 +58,8 @@ static inline void mrc_fence_light(const struct mrcache *cache)
 	if (__builtin_expect(cache->expedited, 1))
 		atomic_signal_fence(memory_order_seq_cst);
 	else
-		atomic_thread_fence(memory_order_seq_cst); /* as in the heavy one */
+		atomic_thread_fence(
+			memory_order_seq_cst); /* as in the heavy one */
 #endif
 }
 

@@ -2,7 +2,8 @@
 /* The only file that calls libibverbs. */
 #include "mrcache_int.h"
 
-static struct ibv_mr *real_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access)
+static struct ibv_mr *real_reg_mr(struct ibv_pd *pd, void *addr, size_t length,
+				  int access)
 {
 	return ibv_reg_mr(pd, addr, length, access);
 }

@@ -7,7 +7,8 @@
 
 struct mrc_verbs {
 	/* As ibv_reg_mr(): NULL and errno. */
-	struct ibv_mr *(*reg_mr)(struct ibv_pd *pd, void *addr, size_t length, int access);
+	struct ibv_mr *(*reg_mr)(struct ibv_pd *pd, void *addr, size_t length,
+				 int access);
 	/* As ibv_dereg_mr(): 0 or a positive errno value. */
 	int (*dereg_mr)(struct ibv_mr *mr);
 	/* As ibv_is_fork_initialized(). */

@@ -27,53 +27,58 @@ static __thread unsigned int inside __attribute__((tls_model("initial-exec")));
 
 /* ---- libibverbs behind us ------------------------------------------------------ */
 
-#define REAL_VERBS(X)                                                                  \
-	X(reg_mr, "1.1", struct ibv_mr *, (struct ibv_pd *, void *, size_t, int))      \
-	X(reg_mr_iova, "1.7", struct ibv_mr *,                                         \
-	  (struct ibv_pd *, void *, size_t, uint64_t, int))                            \
-	X(reg_mr_iova2, "1.8", struct ibv_mr *,                                        \
-	  (struct ibv_pd *, void *, size_t, uint64_t, unsigned int))                   \
-	X(reg_dmabuf_mr, "1.12", struct ibv_mr *,                                      \
-	  (struct ibv_pd *, uint64_t, size_t, uint64_t, int, int))                     \
-	X(dereg_mr, "1.1", int, (struct ibv_mr *))                                     \
-	X(rereg_mr, "1.1", int,                                                        \
-	  (struct ibv_mr *, int, struct ibv_pd *, void *, size_t, int))                \
-	X(dealloc_pd, "1.1", int, (struct ibv_pd *))                                   \
-	X(close_device, "1.1", int, (struct ibv_context *))                            \
-	X(fork_init, "1.1", int, (void))                                               \
-	X(is_fork_initialized, "1.13", enum ibv_fork_status, (void))                   \
-	X(get_async_event, "1.1", int, (struct ibv_context *, struct ibv_async_event *))
+#define REAL_VERBS(X)                                                   \
+	X(reg_mr, "1.1", struct ibv_mr *,                               \
+	  (struct ibv_pd *, void *, size_t, int))                       \
+	X(reg_mr_iova, "1.7", struct ibv_mr *,                          \
+	  (struct ibv_pd *, void *, size_t, uint64_t, int))             \
+	X(reg_mr_iova2, "1.8", struct ibv_mr *,                         \
+	  (struct ibv_pd *, void *, size_t, uint64_t, unsigned int))    \
+	X(reg_dmabuf_mr, "1.12", struct ibv_mr *,                       \
+	  (struct ibv_pd *, uint64_t, size_t, uint64_t, int, int))      \
+	X(dereg_mr, "1.1", int, (struct ibv_mr *))                      \
+	X(rereg_mr, "1.1", int,                                         \
+	  (struct ibv_mr *, int, struct ibv_pd *, void *, size_t, int)) \
+	X(dealloc_pd, "1.1", int, (struct ibv_pd *))                    \
+	X(close_device, "1.1", int, (struct ibv_context *))             \
+	X(fork_init, "1.1", int, (void))                                \
+	X(is_fork_initialized, "1.13", enum ibv_fork_status, (void))    \
+	X(get_async_event, "1.1", int,                                  \
+	  (struct ibv_context *, struct ibv_async_event *))
 
 /* real_reg_mr() and so on: the function, or NULL if libibverbs has none. */
-#define X(verb, version, type, parameters)                                             \
-	typedef type verb##_fn parameters;                                             \
-	static verb##_fn *get_##verb(void)                                             \
-	{                                                                              \
-		static _Atomic(verb##_fn *) cached;                                    \
-		verb##_fn *fn = atomic_load_explicit(&cached, memory_order_acquire);   \
-                                                                                       \
-		if (!fn) {                                                             \
-			fn = (verb##_fn *)real_verb("ibv_" #verb, "IBVERBS_" version); \
-			atomic_store_explicit(&cached, fn, memory_order_release);      \
-		}                                                                      \
-		return fn;                                                             \
+#define X(verb, version, type, parameters)                                   \
+	typedef type verb##_fn parameters;                                   \
+	static verb##_fn *get_##verb(void)                                   \
+	{                                                                    \
+		static _Atomic(verb##_fn *) cached;                          \
+		verb##_fn *fn =                                              \
+			atomic_load_explicit(&cached, memory_order_acquire); \
+                                                                             \
+		if (!fn) {                                                   \
+			fn = (verb##_fn *)real_verb("ibv_" #verb,            \
+						    "IBVERBS_" version);     \
+			atomic_store_explicit(&cached, fn,                   \
+					      memory_order_release);         \
+		}                                                            \
+		return fn;                                                   \
 	}
 REAL_VERBS(X)
 #undef X
 
 /* Calls a real verb; `missing` is its value where libibverbs has none. */
-#define REAL(verb, missing, ...)                                                       \
-	({                                                                             \
-		verb##_fn *fn_ = get_##verb();                                         \
-		__auto_type ret_ = missing;                                            \
-                                                                                       \
-		inside++;                                                              \
-		if (fn_)                                                               \
-			ret_ = fn_(__VA_ARGS__);                                       \
-		else                                                                   \
-			errno = EOPNOTSUPP;                                            \
-		inside--;                                                              \
-		ret_;                                                                  \
+#define REAL(verb, missing, ...)                 \
+	({                                       \
+		verb##_fn *fn_ = get_##verb();   \
+		__auto_type ret_ = missing;      \
+                                                 \
+		inside++;                        \
+		if (fn_)                         \
+			ret_ = fn_(__VA_ARGS__); \
+		else                             \
+			errno = EOPNOTSUPP;      \
+		inside--;                        \
+		ret_;                            \
 	})
 
 #define NO_MR ((struct ibv_mr *)NULL)
@@ -85,8 +90,8 @@ static struct ibv_mr *verbs_reg_mr(struct ibv_pd *pd, void *addr, size_t length,
 {
 	/* Where the ordinary call would end up, without the way there. */
 	if (get_reg_mr_iova2())
-		return REAL(reg_mr_iova2, NO_MR, pd, addr, length, (uintptr_t)addr,
-			    (unsigned int)access);
+		return REAL(reg_mr_iova2, NO_MR, pd, addr, length,
+			    (uintptr_t)addr, (unsigned int)access);
 	return REAL(reg_mr, NO_MR, pd, addr, length, access);
 }
 
@@ -172,7 +177,8 @@ static struct mrcache *get_cache(void)
 /* The cache if there was ever a registration. */
 static struct mrcache *peek_cache(void)
 {
-	if (inside || !atomic_load_explicit(&the_cache_is_open, memory_order_acquire))
+	if (inside ||
+	    !atomic_load_explicit(&the_cache_is_open, memory_order_acquire))
 		return NULL;
 	return the_cache;
 }
@@ -212,7 +218,8 @@ static void flush(mrc_match_fn *match, const void *arg)
 
 /* ---- what programs call ------------------------------------------------------------ */
 
-EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access)
+EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t length,
+				 int access)
 {
 	struct mrcache *cache = get_cache();
 
@@ -221,8 +228,8 @@ EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t length, i
 	return mrcache_reg_mr(cache, pd, addr, length, access);
 }
 
-EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length,
-				      uint64_t iova, int access)
+EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr,
+				      size_t length, uint64_t iova, int access)
 {
 	struct mrcache *cache = get_cache();
 	struct ibv_mr *mr;
@@ -234,8 +241,9 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t leng
 	return mr;
 }
 
-EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length,
-				       uint64_t iova, unsigned int access)
+EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr,
+				       size_t length, uint64_t iova,
+				       unsigned int access)
 {
 	struct mrcache *cache = get_cache();
 	struct ibv_mr *mr;
@@ -247,11 +255,12 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len
 	return mr;
 }
 
-EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length,
-					uint64_t iova, int fd, int access)
+EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset,
+					size_t length, uint64_t iova, int fd,
+					int access)
 {
-	struct ibv_mr *mr =
-		REAL(reg_dmabuf_mr, NO_MR, pd, offset, length, iova, fd, access);
+	struct ibv_mr *mr = REAL(reg_dmabuf_mr, NO_MR, pd, offset, length, iova,
+				 fd, access);
 
 	bypass(MRCACHE_BYPASS_KIND, mr);
 	return mr;
@@ -268,8 +277,8 @@ EXPORT int ibv_dereg_mr(struct ibv_mr *mr)
 	return ret == -ENOENT ? REAL(dereg_mr, EOPNOTSUPP, mr) : ret;
 }
 
-EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr,
-			size_t length, int access)
+EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd,
+			void *addr, size_t length, int access)
 {
 	struct mrcache *cache = peek_cache();
 
@@ -278,7 +287,8 @@ EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *a
 		errno = EBUSY;
 		return IBV_REREG_MR_ERR_INPUT;
 	}
-	return REAL(rereg_mr, IBV_REREG_MR_ERR_INPUT, mr, flags, pd, addr, length, access);
+	return REAL(rereg_mr, IBV_REREG_MR_ERR_INPUT, mr, flags, pd, addr,
+		    length, access);
 }
 
 EXPORT int ibv_dealloc_pd(struct ibv_pd *pd)
@@ -308,7 +318,8 @@ EXPORT int ibv_fork_init(void)
 	return ret;
 }
 
-EXPORT int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)
+EXPORT int ibv_get_async_event(struct ibv_context *context,
+			       struct ibv_async_event *event)
 {
 	int ret = REAL(get_async_event, -1, context, event);
 

@@ -22,15 +22,16 @@ struct mrc_counters *publish_new(void)
 		 (unsigned int)geteuid(), (int)getpid());
 	/* One that is there is of a process that had this number and died. */
 	unlink(path);
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+		  0600);
 	if (fd < 0) {
 		path[0] = '\0';
 		return NULL;
 	}
 	/* Memory that is not there when it is written would be a SIGBUS. */
 	if (!posix_fallocate(fd, 0, sizeof(*counters)))
-		counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE, MAP_SHARED,
-				fd, 0);
+		counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE,
+				MAP_SHARED, fd, 0);
 	close(fd);
 	if (counters == MAP_FAILED) {
 		unlink(path);
@@ -72,7 +73,8 @@ void publish_begin(struct mrcache *cache)
 		 program_invocation_short_name);
 	snprintf(counters->monitor, sizeof(counters->monitor), "%s",
 		 mrcache_monitor(cache));
-	__atomic_store_n(&counters->magic, MRC_COUNTERS_MAGIC, __ATOMIC_RELEASE);
+	__atomic_store_n(&counters->magic, MRC_COUNTERS_MAGIC,
+			 __ATOMIC_RELEASE);
 }
 
 /* One line of JSON, so that results of many processes can be put in one file. */
@@ -88,14 +90,16 @@ static void summary(FILE *file, struct mrcache *cache)
 		",\"deregistrations\":%" PRIu64 ",\"repins\":%" PRIu64
 		",\"invalidations\":%" PRIu64 ",\"evictions\":%" PRIu64
 		",\"reg_errors\":%" PRIu64 ",\"dereg_errors\":%" PRIu64
-		",\"cached\":%" PRIu64 ",\"cached_bytes\":%" PRIu64 ",\"bypass\":{",
+		",\"cached\":%" PRIu64 ",\"cached_bytes\":%" PRIu64
+		",\"bypass\":{",
 		counters->pid, counters->monitor, stats.hits, stats.misses,
 		stats.registrations, stats.deregistrations, stats.repins,
-		stats.invalidations, stats.evictions, stats.reg_errors, stats.dereg_errors,
-		stats.cached, stats.cached_bytes);
+		stats.invalidations, stats.evictions, stats.reg_errors,
+		stats.dereg_errors, stats.cached, stats.cached_bytes);
 	for (int i = 0; i < MRCACHE_BYPASS_REASONS; i++)
 		fprintf(file, "%s\"%s\":%" PRIu64, i ? "," : "",
-			mrcache_bypass_name((enum mrcache_bypass)i), stats.bypass[i]);
+			mrcache_bypass_name((enum mrcache_bypass)i),
+			stats.bypass[i]);
 	fputs("}}\n", file);
 }
 
@@ -116,10 +120,12 @@ void publish_end(struct mrcache *cache)
 	}
 	file = fopen(where, "ae");
 	if (!file) {
-		mrc_log(&cache->attr, MRCACHE_LOG_WARN, "MRCACHE_STATS=%s: %m", where);
+		mrc_log(&cache->attr, MRCACHE_LOG_WARN, "MRCACHE_STATS=%s: %m",
+			where);
 		return;
 	}
-	setvbuf(file, NULL, _IOFBF, 1 << 14); /* one write(), so lines stay whole */
+	setvbuf(file, NULL, _IOFBF,
+		1 << 14); /* one write(), so lines stay whole */
 	summary(file, cache);
 	fclose(file);
 }

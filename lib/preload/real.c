@@ -34,13 +34,15 @@ static uint32_t gnu_hash(const char *name)
 }
 
 /* Most architectures relocate these pointers in place, some leave offsets. */
-static const void *dynamic_pointer(const struct dl_phdr_info *info, ElfW(Addr) value)
+static const void *dynamic_pointer(const struct dl_phdr_info *info,
+				   ElfW(Addr) value)
 {
-	return (const void *)(value < info->dlpi_addr ? info->dlpi_addr + value : value);
+	return (const void *)(value < info->dlpi_addr ? info->dlpi_addr + value
+						      : value);
 }
 
-static void *find_symbol(const struct dl_phdr_info *info, const ElfW(Dyn) * dynamic,
-			 const struct search *search)
+static void *find_symbol(const struct dl_phdr_info *info,
+			 const ElfW(Dyn) * dynamic, const struct search *search)
 {
 	const ElfW(Sym) *symbols = NULL;
 	const char *strings = NULL;
@@ -59,7 +61,8 @@ static void *find_symbol(const struct dl_phdr_info *info, const ElfW(Dyn) * dyna
 		return NULL;
 
 	/* buckets, first hashed symbol, Bloom words, Bloom shift; see gABI notes */
-	buckets = table + 4 + table[2] * (sizeof(ElfW(Addr)) / sizeof(uint32_t));
+	buckets =
+		table + 4 + table[2] * (sizeof(ElfW(Addr)) / sizeof(uint32_t));
 	chain = buckets + table[0];
 	index = buckets[search->hash % table[0]];
 	if (index < table[1])
@@ -68,7 +71,8 @@ static void *find_symbol(const struct dl_phdr_info *info, const ElfW(Dyn) * dyna
 		uint32_t hash = chain[index - table[1]];
 		const ElfW(Sym) *symbol = &symbols[index];
 
-		if ((hash | 1) == (search->hash | 1) && symbol->st_shndx != SHN_UNDEF &&
+		if ((hash | 1) == (search->hash | 1) &&
+		    symbol->st_shndx != SHN_UNDEF &&
 		    !strcmp(strings + symbol->st_name, search->name))
 			return (void *)(info->dlpi_addr + symbol->st_value);
 		if (hash & 1)
@@ -109,7 +113,8 @@ static void *find(const char *name)
 		 * Dlopened itself, the shim comes after libc, and its dlsym
 		 * stands in front of nobody's.
 		 */
-		search.passed_us = true, dl_iterate_phdr(search_object, &search);
+		search.passed_us = true,
+		dl_iterate_phdr(search_object, &search);
 	if (!search.found)
 		abort(); /* a process without libc's dlsym that called it */
 	return search.found;
