@@ -141,7 +141,7 @@ static void a_program_of_2009_cannot_negotiate_afterwards(void **state)
 	umn_stop(&u);
 }
 
-/* The name is udev's to make; where it exists it must be this device. */
+/* The name is udev's to make, and the guest's. */
 static void the_old_name(void **state)
 {
 	uint32_t version = 1;
@@ -149,10 +149,7 @@ static void the_old_name(void **state)
 
 	(void)state;
 	fd = open("/dev/ummunot", O_RDONLY | O_CLOEXEC);
-	if (fd < 0) {
-		assert_int_equal(errno, ENOENT);
-		return;
-	}
+	assert_true(fd >= 0);
 	assert_int_equal(
 		umn_ummunot_register(fd, &version, (void *)PAGE, PAGE, 1), 0);
 	close(fd);
