@@ -3,6 +3,7 @@
 #include "mrcache_int.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,7 +29,7 @@ void mrc_log(const struct mrcache_attr *attr, enum mrcache_log_level level,
 
 const char *mrcache_strerror(int error)
 {
-	if (error < 0)
+	if (error < 0 && error != INT_MIN)
 		error = -error;
 	switch (error) {
 	case 0:
