@@ -145,6 +145,11 @@ static const struct variable {
 	 "0 or 1"},
 };
 
+const char *mrc_config_variable(size_t n)
+{
+	return n < sizeof(variables) / sizeof(*variables) ? variables[n].name : NULL;
+}
+
 static bool is_monitor(const char *name)
 {
 	return !strcmp(name, "auto") || !strcmp(name, "ummunotify") ||

@@ -245,6 +245,8 @@ static inline uint64_t mrc_generation(const struct mrcache *cache)
 
 /* config.c: attr with the environment applied and checked, 0 or -EINVAL (said). */
 int mrc_config(struct mrcache_attr *attr);
+/* The name of the nth environment variable it looks at, or NULL. */
+const char *mrc_config_variable(size_t n);
 
 /* log.c: errno is preserved. */
 void mrc_log(const struct mrcache_attr *attr, enum mrcache_log_level level,
