@@ -360,6 +360,9 @@ void mr_finish(struct mrcache *cache, struct mr *mr)
 {
 	struct mr *list = NULL;
 
+	/* A child tries the hits of its parent, in vain, and must not go on. */
+	if (!mrc_is_owner(cache))
+		return;
 	pthread_mutex_lock(&cache->lock);
 	/*
 	 * Whichever use it is now: the hold given back may be one that was added

@@ -246,10 +246,12 @@ int mrcache_close(struct mrcache *cache)
 	struct mr *doomed = NULL, *list = NULL;
 	struct mrc_hot *hot;
 	int held = 0;
+	bool owner;
 
 	if (!cache || !atomic_load(&cache->open))
 		return -EINVAL;
-	if (mrc_is_owner(cache)) {
+	owner = mrc_is_owner(cache);
+	if (owner) {
 		pthread_mutex_lock(&cache->lock);
 		mrc_fence_heavy(cache);
 		HASH_ITER(hh, cache->pds, entry, next)
@@ -267,7 +269,9 @@ int mrcache_close(struct mrcache *cache)
 		mr_release(cache, list);
 	}
 
-	pthread_mutex_lock(&cache->lock);
+	/* In a child made without our handlers it may be locked for ever. */
+	if (owner)
+		pthread_mutex_lock(&cache->lock);
 	atomic_store(&cache->open, false);
 	hot = cache->hot;
 	cache->hot = &no_hot;
@@ -275,7 +279,8 @@ int mrcache_close(struct mrcache *cache)
 	cache->head.generation = &no_generation;
 	cache->states = NULL;
 	mrc_threads_fini(cache);
-	pthread_mutex_unlock(&cache->lock);
+	if (owner)
+		pthread_mutex_unlock(&cache->lock);
 
 	if (cache->monitor)
 		cache->monitor->ops->close(cache->monitor);

@@ -136,6 +136,9 @@ struct mrc_thread *mrc_thread_lookup(struct mrcache *cache)
 		if (record->cache == cache)
 			goto found;
 
+	/* A child needs none, and the lock may be locked for ever there. */
+	if (!mrc_is_owner(cache))
+		return NULL;
 	pthread_once(&once, make_key);
 	record = key_made ? malloc(sizeof(*record)) : NULL;
 	if (!record)
