@@ -28,6 +28,7 @@
  */
 #define BUFFERS	 ((char *)0x100000000000)
 #define DISTANCE ((size_t)1 << 30)
+#define WALL	 ((size_t)4096)
 
 struct buffer {
 	char *addr;
@@ -92,15 +93,19 @@ static void way_madvise(const struct buffer *b)
 		die("madvise");
 }
 
+/* It grows, and cannot where it is. */
 static void way_mremap(const struct buffer *b)
 {
-	char *aside = b->addr + DISTANCE / 2;
+	char *wall = b->addr + b->size, *moved;
 
-	if (mremap(b->addr, b->size, b->size, MREMAP_MAYMOVE | MREMAP_FIXED,
-		   aside) != aside)
+	if (mmap(wall, WALL, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+		 -1, 0) != wall)
+		die("mmap");
+	moved = mremap(b->addr, b->size, 2 * b->size, MREMAP_MAYMOVE);
+	if (moved == MAP_FAILED || moved == b->addr)
 		die("mremap");
 	map(b, MAP_FIXED_NOREPLACE);
-	if (munmap(aside, b->size))
+	if (munmap(moved, 2 * b->size) || munmap(wall, WALL))
 		die("munmap");
 }
 
