@@ -42,6 +42,7 @@ struct event {
 
 struct fake_monitor {
 	struct mrc_monitor monitor; /* first: what the cache sees */
+	pid_t pid; /* who made it; others must leave alone what is shared */
 	unsigned int flags, per_read, max_watches;
 	uint64_t *generation;
 	uint32_t *states;
@@ -309,7 +310,7 @@ static void remove_watch(struct fake_monitor *m, struct watch *w)
 {
 	if (w->pending)
 		DL_DELETE(m->pending, w);
-	if (m->states)
+	if (m->states && m->pid == getpid())
 		__atomic_store_n(word(m, w->slot),
 				 *word(m, w->slot) | STATE_FREE,
 				 __ATOMIC_RELEASE);
@@ -432,6 +433,7 @@ struct fake_monitor *fake_monitor_new(unsigned int flags)
 
 	if (!m || memory < 0 || ftruncate(memory, (off_t)mapped))
 		abort();
+	m->pid = getpid();
 	m->flags = flags;
 	m->per_read = 128;
 	m->max_watches = SLOTS;
