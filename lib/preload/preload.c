@@ -10,6 +10,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,28 +44,40 @@ static __thread unsigned int inside __attribute__((tls_model("initial-exec")));
 	X(close_device, "1.1", int, (struct ibv_context *))             \
 	X(fork_init, "1.1", int, (void))                                \
 	X(is_fork_initialized, "1.13", enum ibv_fork_status, (void))    \
+	X(unimport_pd, "1.10", void, (struct ibv_pd *))                 \
 	X(get_async_event, "1.1", int,                                  \
 	  (struct ibv_context *, struct ibv_async_event *))
 
-/* real_reg_mr() and so on: the function, or NULL if libibverbs has none. */
-#define X(verb, version, type, parameters)                                   \
-	typedef type verb##_fn parameters;                                   \
-	static verb##_fn *get_##verb(void)                                   \
-	{                                                                    \
-		static _Atomic(verb##_fn *) cached;                          \
-		verb##_fn *fn =                                              \
-			atomic_load_explicit(&cached, memory_order_acquire); \
-                                                                             \
-		if (!fn) {                                                   \
-			fn = (verb##_fn *)real_verb("ibv_" #verb,            \
-						    "IBVERBS_" version);     \
-			atomic_store_explicit(&cached, fn,                   \
-					      memory_order_release);         \
-		}                                                            \
-		return fn;                                                   \
+/* get_reg_mr() and so on: the function, or NULL if libibverbs has none. */
+#define X(verb, version, type, parameters)                                     \
+	typedef type verb##_fn parameters;                                     \
+	static verb##_fn *get_##verb(void)                                     \
+	{                                                                      \
+		static _Atomic(verb##_fn *) cached;                            \
+		static _Atomic bool absent;                                    \
+		verb##_fn *fn =                                                \
+			atomic_load_explicit(&cached, memory_order_acquire);   \
+		bool loaded;                                                   \
+                                                                               \
+		if (fn || atomic_load_explicit(&absent, memory_order_relaxed)) \
+			return fn;                                             \
+		fn = (verb##_fn *)real_verb("ibv_" #verb, "IBVERBS_" version,  \
+					    &loaded);                          \
+		atomic_store_explicit(&cached, fn, memory_order_release);      \
+		if (!fn && loaded)                                             \
+			atomic_store_explicit(&absent, true,                   \
+					      memory_order_relaxed);           \
+		return fn;                                                     \
 	}
 REAL_VERBS(X)
 #undef X
+
+static void look_up_verbs(void)
+{
+#define X(verb, version, type, parameters) get_##verb();
+	REAL_VERBS(X)
+#undef X
+}
 
 /* Calls a real verb; `missing` is its value where libibverbs has none. */
 #define REAL(verb, missing, ...)                 \
@@ -121,6 +134,7 @@ static const struct mrc_verbs verbs = {
 
 static struct mrcache *the_cache;
 static _Atomic bool the_cache_is_open;
+static _Atomic bool opened; /* or tried to */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /*
@@ -136,33 +150,61 @@ static void at_exit(void)
 	publish_end(the_cache);
 }
 
-static void open_cache(void)
+/* What goes wrong while the cache is opened: one line says it all. */
+static void say(void *arg, enum mrcache_log_level level, const char *line)
+{
+	(void)arg;
+	fprintf(stderr, "mrcache: %s%s\n", line,
+		level == MRCACHE_LOG_ERROR
+			? "; registrations are passed through"
+			: "");
+}
+
+static struct mrcache *new_cache(void)
 {
 	const char *enable = secure_getenv("MRCACHE_ENABLE");
 	struct mrcache_attr attr;
+	struct mrcache *cache;
 
 	if (enable && !strcmp(enable, "0"))
-		return;
+		return NULL;
 	mrcache_attr_init(&attr);
 	attr.reaper = true;
-	inside++;
-	the_cache = mrc_open_device(&attr, &verbs, publish_new());
-	inside--;
-	if (!the_cache) {
-		mrc_log(&attr, MRCACHE_LOG_WARN,
-			"no cache: %s; registrations are passed through",
-			mrcache_strerror(errno));
-		return;
+	attr.log = say;
+	/* It is done again below, but this knows the level of what is said. */
+	if (mrc_config(&attr))
+		return NULL;
+	cache = mrc_open_device(&attr, &verbs, publish_new());
+	if (!cache) {
+		/* Otherwise it was said. */
+		if (errno == ENOMEM)
+			mrc_log(&attr, MRCACHE_LOG_ERROR, "no cache: %s",
+				mrcache_strerror(errno));
+		publish_abandon();
+		return NULL;
 	}
+	cache->attr.log = NULL;
 	/* Callers were promised the range they asked for in mr->addr. */
-	if (the_cache->contain) {
-		the_cache->contain = the_cache->attr.page_align = false;
-		mrc_log(&attr, MRCACHE_LOG_WARN,
+	if (cache->contain) {
+		cache->contain = cache->attr.page_align = false;
+		mrc_log(&cache->attr, MRCACHE_LOG_WARN,
 			"MRCACHE_CONTAIN is ignored: programs see mr->addr and mr->length");
 	}
-	publish_begin(the_cache);
-	atexit(at_exit);
-	atomic_store_explicit(&the_cache_is_open, true, memory_order_release);
+	return cache;
+}
+
+static void open_cache(void)
+{
+	inside++;
+	the_cache = new_cache();
+	inside--;
+	if (the_cache) {
+		publish_begin(the_cache);
+		atexit(at_exit);
+		atomic_store_explicit(&the_cache_is_open, true,
+				      memory_order_release);
+	}
+	atomic_store_explicit(&opened, true, memory_order_release);
 }
 
 /* The cache; opened by the first registration. NULL: pass through. */
@@ -170,7 +212,14 @@ static struct mrcache *get_cache(void)
 {
 	if (inside)
 		return NULL;
-	pthread_once(&once, open_cache);
+	if (!atomic_load_explicit(&opened, memory_order_acquire)) {
+		/*
+		 * Looking up takes the dynamic linker's lock, whose owner may
+		 * be in a constructor that registers. So not under `once`.
+		 */
+		look_up_verbs();
+		pthread_once(&once, open_cache);
+	}
 	return the_cache;
 }
 
@@ -183,15 +232,30 @@ static struct mrcache *peek_cache(void)
 	return the_cache;
 }
 
-static void bypass(enum mrcache_bypass reason, const struct ibv_mr *mr)
+/*
+ * For what is never cached: whether idle registrations were dropped that may
+ * have taken the memory (or the right to lock it) that was missing.
+ */
+static bool made_room(struct mrcache *cache, const struct ibv_mr *mr)
 {
-	struct mrcache *cache = get_cache();
+	int saved = errno;
 
+	if (mr || !cache || !mrc_is_owner(cache) ||
+	    (saved != ENOMEM && saved != EAGAIN) ||
+	    !mrc_get(cache, STAT_CACHED))
+		return false;
+	mrcache_flush(cache, NULL);
+	errno = saved;
+	return true;
+}
+
+static struct ibv_mr *bypassed(struct mrcache *cache, struct ibv_mr *mr)
+{
 	if (!cache)
-		return;
-	mrc_count_bypass(cache, reason);
-	if (mr)
-		mrc_count(cache, STAT_REGISTRATIONS);
+		return mr;
+	mrc_count_bypass(cache, MRCACHE_BYPASS_KIND);
+	mrc_count(cache, mr ? STAT_REGISTRATIONS : STAT_REG_ERRORS);
+	return mr;
 }
 
 static bool is_context(const struct mrc_pd *pd, const void *context)
@@ -236,9 +300,10 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr,
 
 	if (cache && iova == (uintptr_t)addr)
 		return mrcache_reg_mr(cache, pd, addr, length, access);
-	mr = REAL(reg_mr_iova, NO_MR, pd, addr, length, iova, access);
-	bypass(MRCACHE_BYPASS_KIND, mr);
-	return mr;
+	do
+		mr = REAL(reg_mr_iova, NO_MR, pd, addr, length, iova, access);
+	while (made_room(cache, mr));
+	return bypassed(cache, mr);
 }
 
 EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr,
@@ -250,20 +315,24 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr,
 
 	if (cache && iova == (uintptr_t)addr)
 		return mrcache_reg_mr(cache, pd, addr, length, (int)access);
-	mr = REAL(reg_mr_iova2, NO_MR, pd, addr, length, iova, access);
-	bypass(MRCACHE_BYPASS_KIND, mr);
-	return mr;
+	do
+		mr = REAL(reg_mr_iova2, NO_MR, pd, addr, length, iova, access);
+	while (made_room(cache, mr));
+	return bypassed(cache, mr);
 }
 
 EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset,
 					size_t length, uint64_t iova, int fd,
 					int access)
 {
-	struct ibv_mr *mr = REAL(reg_dmabuf_mr, NO_MR, pd, offset, length, iova,
-				 fd, access);
+	struct mrcache *cache = get_cache();
+	struct ibv_mr *mr;
 
-	bypass(MRCACHE_BYPASS_KIND, mr);
-	return mr;
+	do
+		mr = REAL(reg_dmabuf_mr, NO_MR, pd, offset, length, iova, fd,
+			  access);
+	while (made_room(cache, mr));
+	return bypassed(cache, mr);
 }
 
 EXPORT int ibv_dereg_mr(struct ibv_mr *mr)
@@ -298,6 +367,17 @@ EXPORT int ibv_dealloc_pd(struct ibv_pd *pd)
 	return REAL(dealloc_pd, EOPNOTSUPP, pd);
 }
 
+/* The structure may come back as another protection domain. */
+EXPORT void ibv_unimport_pd(struct ibv_pd *pd)
+{
+	unimport_pd_fn *fn = get_unimport_pd();
+
+	if (pd)
+		flush(is_same_pd, pd);
+	if (fn)
+		fn(pd);
+}
+
 EXPORT int ibv_close_device(struct ibv_context *context)
 {
 	flush(is_context, context);
@@ -321,8 +401,15 @@ EXPORT int ibv_fork_init(void)
 EXPORT int ibv_get_async_event(struct ibv_context *context,
 			       struct ibv_async_event *event)
 {
-	int ret = REAL(get_async_event, -1, context, event);
+	get_async_event_fn *fn = get_get_async_event();
+	int ret;
 
+	if (!fn) {
+		errno = EOPNOTSUPP;
+		return -1;
+	}
+	/* Not by REAL(): the thread may be cancelled here, with handlers to run. */
+	ret = fn(context, event);
 	/* Nothing of a dead device may be handed out again. */
 	if (!ret && event->event_type == IBV_EVENT_DEVICE_FATAL)
 		flush(is_context, context);
@@ -331,10 +418,12 @@ EXPORT int ibv_get_async_event(struct ibv_context *context,
 
 /* ---- programs that ask dlsym() ------------------------------------------------------ */
 
-static const struct {
+struct ours {
 	const char *name, *version;
-	void *ours;
-} table[] = {
+	void *function;
+};
+
+static const struct ours table[] = {
 	{"ibv_reg_mr", "IBVERBS_1.1", ibv_reg_mr},
 	{"ibv_reg_mr_iova", "IBVERBS_1.7", ibv_reg_mr_iova},
 	{"ibv_reg_mr_iova2", "IBVERBS_1.8", ibv_reg_mr_iova2},
@@ -342,45 +431,67 @@ static const struct {
 	{"ibv_dereg_mr", "IBVERBS_1.1", ibv_dereg_mr},
 	{"ibv_rereg_mr", "IBVERBS_1.1", ibv_rereg_mr},
 	{"ibv_dealloc_pd", "IBVERBS_1.1", ibv_dealloc_pd},
+	{"ibv_unimport_pd", "IBVERBS_1.10", ibv_unimport_pd},
 	{"ibv_close_device", "IBVERBS_1.1", ibv_close_device},
 	{"ibv_fork_init", "IBVERBS_1.1", ibv_fork_init},
 	{"ibv_get_async_event", "IBVERBS_1.1", ibv_get_async_event},
 };
 
+static const struct ours *find_ours(const void *handle, const char *name)
+{
+	/* Who asks for the next one knows what it is after. */
+	if (handle == RTLD_NEXT || !name || strncmp(name, "ibv_", 4))
+		return NULL;
+	for (size_t i = 0; i < sizeof(table) / sizeof(*table); i++)
+		if (!strcmp(name, table[i].name))
+			return &table[i];
+	return NULL;
+}
+
 /*
  * What libibverbs would have been asked for becomes ours; another function of
  * that name (of version 1.0, or a program's own) stays what it is.
  */
-static void *instead_of(void *found, const char *name)
+static void *instead_of(void *found, const struct ours *ours, const void *real)
 {
-	for (size_t i = 0; found && i < sizeof(table) / sizeof(*table); i++)
-		if (!strcmp(name, table[i].name) &&
-		    found == real_verb(table[i].name, table[i].version))
-			return table[i].ours;
-	return found;
-}
+	void *volatile none;
 
-static bool is_ours(void *handle, const char *name)
-{
-	return handle != RTLD_NEXT && name && !strncmp(name, "ibv_", 4);
+	if (found && found == real)
+		return ours->function;
+	if (real || found != ours->function)
+		return found;
+	/*
+	 * Without libibverbs there is no such function, and libc, asked for
+	 * the one behind us (by a call that is no jump), has the words for it.
+	 */
+	none = real_dlsym()(RTLD_NEXT, ours->name);
+	return none;
 }
 
 /*
- * For RTLD_NEXT libc looks at the return address to see who asks. Calls that are
- * none of our business must therefore be jumps, which is what a compiler that
- * optimises makes of them (see CMakeLists.txt, and the test).
+ * For RTLD_NEXT and RTLD_DEFAULT libc looks at the return address to see who
+ * asks. Calls that are none of our business, and those that find us anyway,
+ * must therefore be jumps, which is what a compiler that optimises makes of
+ * them (see CMakeLists.txt, and the tests). The last call of libc is the one
+ * that the program asked for, so that dlerror() is of that.
  */
 EXPORT void *dlsym(void *restrict handle, const char *restrict name)
 {
-	if (!is_ours(handle, name))
+	const struct ours *ours = find_ours(handle, name);
+	void *real = ours ? real_verb(ours->name, ours->version, NULL) : NULL;
+
+	if (!ours || (handle == RTLD_DEFAULT && real))
 		return real_dlsym()(handle, name);
-	return instead_of(real_dlsym()(handle, name), name);
+	return instead_of(real_dlsym()(handle, name), ours, real);
 }
 
 EXPORT void *dlvsym(void *restrict handle, const char *restrict name,
 		    const char *restrict version)
 {
-	if (!is_ours(handle, name))
+	const struct ours *ours = find_ours(handle, name);
+	void *real = ours ? real_verb(ours->name, ours->version, NULL) : NULL;
+
+	if (!ours || (handle == RTLD_DEFAULT && real))
 		return real_dlvsym()(handle, name, version);
-	return instead_of(real_dlvsym()(handle, name, version), name);
+	return instead_of(real_dlvsym()(handle, name, version), ours, real);
 }

@@ -41,6 +41,13 @@ struct mrc_counters *publish_new(void)
 	return counters;
 }
 
+void publish_abandon(void)
+{
+	if (path[0])
+		unlink(path);
+	path[0] = '\0';
+}
+
 /* Tells this process from a later one with the same number. */
 static uint64_t start_time(void)
 {
@@ -108,9 +115,7 @@ void publish_end(struct mrcache *cache)
 	const char *where = secure_getenv("MRCACHE_STATS");
 	FILE *file;
 
-	if (path[0])
-		unlink(path);
-	path[0] = '\0';
+	publish_abandon();
 	if (!where || !*where || !strcmp(where, "0"))
 		return;
 	if (!strcmp(where, "1")) {

@@ -14,6 +14,9 @@
 /* Counters in a new file, or NULL: then the cache has its own. */
 struct mrc_counters *publish_new(void);
 
+/* There will be no cache: removes the file again. */
+void publish_abandon(void);
+
 /* The cache is open: what readers need to know besides the counts. */
 void publish_begin(struct mrcache *cache);
 

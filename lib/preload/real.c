@@ -153,13 +153,14 @@ static int is_libibverbs(struct dl_phdr_info *info, size_t size, void *arg)
 
 	(void)size;
 	name = name ? name + 1 : info->dlpi_name;
-	if (strncmp(name, "libibverbs.so", strlen("libibverbs.so")))
+	/* Also libibverbs-1a2b3c4d.so.1, as packers of programs call theirs. */
+	if (strncmp(name, "libibverbs", strlen("libibverbs")))
 		return 0;
 	*(const char **)arg = info->dlpi_name;
 	return 1;
 }
 
-void *real_verb(const char *name, const char *version)
+void *real_verb(const char *name, const char *version, bool *loaded)
 {
 	const char *path = "libibverbs.so.1";
 	void *found = real_dlvsym()(RTLD_NEXT, name, version);
@@ -174,5 +175,7 @@ void *real_verb(const char *name, const char *version)
 		handle = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
 	if (!found && handle)
 		found = real_dlvsym()(handle, name, version);
+	if (loaded)
+		*loaded = found || handle;
 	return found;
 }

@@ -9,8 +9,11 @@
 
 #include <stdbool.h>
 
-/* libibverbs' function of that name and version, or NULL (not yet loaded). */
-void *real_verb(const char *name, const char *version);
+/*
+ * libibverbs' function of that name and version, or NULL: it is not yet loaded,
+ * or if *loaded (may be NULL), it has none.
+ */
+void *real_verb(const char *name, const char *version, bool *loaded);
 
 typedef void *dlsym_fn(void *handle, const char *name);
 typedef void *dlvsym_fn(void *handle, const char *name, const char *version);
