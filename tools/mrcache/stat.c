@@ -426,7 +426,7 @@ static unsigned int complain_of_none(const struct options *options,
 		complain("%u process%s of other users not shown: only root "
 			 "may look",
 			 sample->denied, sample->denied > 1 ? "es" : "");
-	if (!sample->n)
+	else if (!sample->n)
 		complain("no process%s has a cache: a program gets one when "
 			 "it is started with mrcache run and has registered "
 			 "memory",
@@ -490,16 +490,23 @@ static int watch(const struct options *options)
 				puts("waiting for a process with a cache");
 		}
 		status = finish_output(0);
-		/* There is nothing more to come. */
-		end = status || (options->n_pids && !now.n);
-		if (end && !status)
-			status = complain_of_missing(options, &now) && first
-					 ? STATUS_NO
-					 : 0;
+		if (options->n_pids && !now.n && !status) {
+			/* There is nothing more to come. */
+			end = true;
+			if (first)
+				status = complain_of_missing(options, &now)
+						 ? STATUS_NO
+						 : 0;
+			else
+				complain("%s ended",
+					 options->n_pids > 1
+						 ? "all have"
+						 : "the process has");
+		}
 		free(before.processes);
 		before = now;
 		first = false;
-		end = end || wait_for_end(&ends, options->watch);
+		end = end || status || wait_for_end(&ends, options->watch);
 	}
 	free(before.processes);
 	return status;
