@@ -242,7 +242,7 @@ int mr_publish(struct mrcache *cache, struct mr *mr, struct ibv_mr *ibv,
 	*hold = (struct mr_hold){mr, life + 1,
 				 mrc_thread_count(thread, mr->number)};
 	mr_hold_add(hold);
-	atomic_store(&mr->referenced, true);
+	atomic_store(&mr->referenced, 1);
 	mr->state = MR_LIVE;
 	mrc_count(cache, STAT_CACHED);
 	mrc_add(cache, STAT_CACHED_BYTES, atomic_load(&mr->length));
@@ -408,7 +408,7 @@ void mr_release(struct mrcache *cache, struct mr *list)
 
 /*
  * A clock: the hand passes over all registrations and takes the first idle ones
- * that were not used since it came by last.
+ * that were not used since it came by last, or the time before if they were hit.
  */
 bool mr_evict(struct mrcache *cache, uint64_t bytes, uint64_t regs,
 	      struct mr **list)
@@ -416,16 +416,21 @@ bool mr_evict(struct mrcache *cache, uint64_t bytes, uint64_t regs,
 	struct mr *doomed = NULL;
 	bool any = false;
 
-	for (uint64_t left = 2 * (uint64_t)cache->made; left && (bytes || regs);
+	for (uint64_t left = 3 * (uint64_t)cache->made; left && (bytes || regs);
 	     left--) {
 		struct mr *mr = mr_of_number(cache, cache->clock);
+		uint8_t referenced;
 		uint64_t length;
 
 		cache->clock = (cache->clock + 1) % cache->made;
 		if (mr->state != MR_LIVE || mr_is_held(cache, mr))
 			continue;
-		if (atomic_exchange(&mr->referenced, false))
+		referenced = atomic_load(&mr->referenced);
+		if (referenced) {
+			/* A hit in between may be lost: it was a guess anyway. */
+			atomic_store(&mr->referenced, referenced - 1);
 			continue;
+		}
 		length = atomic_load(&mr->length);
 		bytes -= bytes < length ? bytes : length;
 		regs -= regs > 0;
@@ -468,8 +473,8 @@ void mr_linger(struct mrcache *cache, struct mr **list)
 		    !(atomic_load(&mr->access) & MRC_REMOTE_ACCESS))
 			continue;
 		if (mr_is_held(cache, mr))
-			atomic_store(&mr->referenced, true);
-		else if (!atomic_exchange(&mr->referenced, false))
+			atomic_store(&mr->referenced, 1);
+		else if (!atomic_exchange(&mr->referenced, 0))
 			mr_doom(cache, mr, false, &doomed);
 	}
 	mr_sift(cache, doomed, list);

@@ -109,6 +109,13 @@ static inline bool mr_is_usable(const struct mrcache *cache, struct mr *mr,
 	return atomic_load_explicit(&mr->life, memory_order_acquire) == life;
 }
 
+/* Set by every hit, but written only if it changes: the line is shared. */
+static inline void mr_reference(struct mr *mr)
+{
+	if (atomic_load_explicit(&mr->referenced, memory_order_relaxed) != 2)
+		atomic_store_explicit(&mr->referenced, 2, memory_order_relaxed);
+}
+
 /* Counts a hold, of a thread or (count is NULL) of nobody in particular. */
 static inline void mr_hold_add(struct mr_hold *hold)
 {

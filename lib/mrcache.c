@@ -352,10 +352,7 @@ static struct ibv_mr *hit(struct mrc_thread *thread, const struct mr_want *want,
 	struct ibv_mr *ibv =
 		atomic_load_explicit(&mr->ibv, memory_order_relaxed);
 
-	/* Written only if it changes: the line is shared. */
-	if (!atomic_load_explicit(&mr->referenced, memory_order_relaxed))
-		atomic_store_explicit(&mr->referenced, true,
-				      memory_order_relaxed);
+	mr_reference(mr);
 	remember(thread, want, hold, ibv);
 	return ibv;
 }
@@ -619,7 +616,8 @@ static struct ibv_mr *reg_watched(struct mrcache *cache,
 		return hand_out_uncached(cache, mr, ibv,
 					 MRCACHE_BYPASS_UNSTABLE);
 	mrc_count(cache, STAT_MISSES);
-	return hit(thread, want, &hold);
+	remember(thread, want, &hold, ibv);
+	return ibv;
 }
 
 /* What forbids caching whatever the state of the cache; -1 if nothing does. */
@@ -735,11 +733,7 @@ struct ibv_mr *mrcache_reg_mr(struct mrcache *cache, struct ibv_pd *pd,
 			mrc_fence_light(cache);
 			if (__builtin_expect(mr_is_usable(cache, mr, hold.life),
 					     1)) {
-				if (!atomic_load_explicit(&mr->referenced,
-							  memory_order_relaxed))
-					atomic_store_explicit(
-						&mr->referenced, true,
-						memory_order_relaxed);
+				mr_reference(mr);
 				count_hit(cache, thread);
 				return recent->ibv;
 			}

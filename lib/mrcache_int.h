@@ -56,7 +56,11 @@ struct mr {
 	_Atomic int access;
 	_Atomic uint32_t slot;	 /* of the state word */
 	_Atomic uint32_t armed;	 /* the state word while untouched */
-	_Atomic bool referenced; /* used since the clock passed; set by hits */
+	/*
+	 * Rounds of the clock it survives idle: 1 when new, 2 after each hit, so
+	 * that what is used again outlives what just passes by.
+	 */
+	_Atomic uint8_t referenced;
 
 	/* Holds not counted in a thread's own counts; may be negative. */
 	_Atomic int64_t handed;
