@@ -19,7 +19,6 @@ RESULTS = os.environ["RESULTS"]
 ADDRESS = "10.77.0.1"  # rxe0's, GID index 1
 
 MRCACHE = f"{REPO}/build/release/tools/mrcache/mrcache"
-SHIM = f"{REPO}/build/release/lib/preload/libmrcache-preload.so"
 STATS = "/tmp/mrcache-stats"
 
 TRACING = "/sys/kernel/tracing"
@@ -30,9 +29,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 def under_mrcache():
     """The words to put in front of a program."""
-    if os.path.exists(MRCACHE):
-        return [MRCACHE, "run", "--remote", f"--stats={STATS}", "--"]
-    return ["env", f"LD_PRELOAD={SHIM}", "MRCACHE_REMOTE=1", f"MRCACHE_STATS={STATS}"]
+    return [MRCACHE, "run", "--remote", f"--stats={STATS}", "--"]
 
 
 # --- registrations, as the kernel sees them -----------------------------------
@@ -239,16 +236,17 @@ def ring(stack, phases, *, mrcache, own_cache, limit=90):
 
 
 def table(head, rows):
-    """Lines of a table: the first column to the left, the others to the right."""
-    cells = [[str(cell) for cell in row] for row in [head, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = []
-    for row in cells:
-        words = [cell.ljust(width) if i == 0 else cell.rjust(width)
-                 for i, (cell, width) in enumerate(zip(row, widths))]
-        lines.append("  ".join(words).rstrip())
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    """Lines of a table: numbers to the right, words to the left."""
+    lines = [[], []]
+    lines += [[] for _ in rows]
+    for i, name in enumerate(head):
+        column = [name, "", *(str(row[i]) for row in rows)]
+        width = max(len(cell) for cell in column)
+        column[1] = "-" * width
+        number = any(isinstance(row[i], int) for row in rows)
+        for line, cell in zip(lines, column):
+            line.append(cell.rjust(width) if number else cell.ljust(width))
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def save(name, value):
