@@ -294,6 +294,38 @@ static void next(void)
 	CHECK_EQUAL(*calls, getenv("SUBJECT_TOOL_FIRST") ? 2 : 1);
 }
 
+/* A libibverbs from before all but the oldest of what the shim knows. */
+static void old_library(void)
+{
+	void *handle = load(RTLD_NOW | RTLD_LOCAL);
+	reg_mr_fn *reg_mr =
+		(reg_mr_fn *)get(handle, "ibv_reg_mr", "IBVERBS_1.1");
+	dereg_mr_fn *dereg_mr =
+		(dereg_mr_fn *)get(handle, "ibv_dereg_mr", "IBVERBS_1.1");
+	struct ibv_pd *(*alloc_pd)(struct ibv_context *) =
+		(struct ibv_pd * (*)(struct ibv_context *))
+			get(handle, "ibv_alloc_pd", NULL);
+	struct ibv_context *(*open_device)(struct ibv_device *) =
+		(struct ibv_context * (*)(struct ibv_device *))
+			get(handle, "ibv_open_device", NULL);
+	pd_fn *dealloc_pd = (pd_fn *)get(handle, "ibv_dealloc_pd", NULL);
+	count_fn *pins = (count_fn *)get(handle, "fake_pins", NULL);
+	struct ibv_pd *pd = alloc_pd(open_device(NULL));
+	struct ibv_mr *mr;
+
+	CHECK(!dlsym(handle, "ibv_reg_mr_iova2"));
+	CHECK(dlerror());
+	CHECK(!dlvsym(handle, "ibv_reg_mr_iova2", "IBVERBS_1.8"));
+	CHECK(dlerror());
+	for (int i = 0; i < 3; i++) {
+		mr = reg_mr(pd, memory, 4096, IBV_ACCESS_LOCAL_WRITE);
+		CHECK(mr && mr->addr == memory);
+		CHECK_EQUAL(dereg_mr(mr), 0);
+	}
+	CHECK_EQUAL(pins(), caches() ? 1 : 3);
+	CHECK_EQUAL(dealloc_pd(pd), 0);
+}
+
 static const struct mode modes[] = {
 	{"by_dlsym", by_dlsym},
 	{"by_dlvsym", by_dlvsym},
@@ -305,6 +337,7 @@ static const struct mode modes[] = {
 	{"plugin_handle", plugin_handle},
 	{"plugin_scope", plugin_scope},
 	{"old_version", old_version},
+	{"old_library", old_library},
 	{"names", names},
 	{"own_name", own_name},
 	{"next", next},

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,6 +12,8 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#define NOBODY 65534
 
 struct outcome outcome;
 
@@ -48,7 +51,8 @@ static void become(const struct how *how, const char *mode)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (size_t i = 0; i < sizeof(ours) / sizeof(*ours); i++)
 		unsetenv(ours[i]);
-	setenv("LD_LIBRARY_PATH", FAKE_DIRECTORY, 1);
+	setenv("LD_LIBRARY_PATH",
+	       how->old_library ? OLD_FAKE_DIRECTORY : FAKE_DIRECTORY, 1);
 	setenv("SUBJECT_PLUGIN", PLUGIN_FILE, 1);
 	setenv("SUBJECT_EARLY", EARLY_FILE, 1);
 	if (how->shim == PLAIN)
@@ -68,6 +72,9 @@ static void become(const struct how *how, const char *mode)
 		putenv((char *)how->environment[i]);
 	set_preload(how);
 	alarm(60);
+	if (how->nobody &&
+	    (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY)))
+		_exit(126);
 	execl(program_of(how), program_of(how), mode, NULL);
 	dprintf(2, "%s: %s\n", program_of(how), strerror(errno));
 	_exit(127);
@@ -175,6 +182,11 @@ void run_all_ways(const char *mode)
 	run_well(&(struct how){.shim = PLAIN}, mode);
 	run_well(&(struct how){.shim = SHIM}, mode);
 	run_well(&(struct how){.shim = CACHING}, mode);
+}
+
+bool is_root(void)
+{
+	return geteuid() == 0;
 }
 
 unsigned int lines(const char *text)

@@ -31,7 +31,9 @@ struct how {
 	bool passes;	  /* CACHING, but the program must see no cache */
 	bool loader;	  /* the program that is not linked with libibverbs */
 	bool early;	  /* the one linked with early.c */
-	const char *path; /* or this one */
+	bool old_library; /* a libibverbs of long ago */
+	bool nobody;	  /* as this user */
+	const char *path; /* or this program */
 	const char *environment[8]; /* NAME=VALUE */
 };
 
@@ -47,7 +49,7 @@ extern struct outcome outcome;
 
 /* Runs a mode to its end (a minute at most). */
 void run(const struct how *how, const char *mode);
-/* The same, and it must end with 0 and, if quiet, say nothing on stderr. */
+/* The same, and it must end with 0 and say nothing on stderr. */
 void run_well(const struct how *how, const char *mode);
 
 /* In two steps; `in` and `out` are pipes to it. */
@@ -56,6 +58,9 @@ int finish(pid_t pid);
 
 /* A mode of the linked program in all three ways. */
 void run_all_ways(const char *mode);
+
+/* Whether we may become somebody else; tests that need it skip() if not. */
+bool is_root(void);
 
 unsigned int lines(const char *text);
 /* The number after "NAME": in a line of statistics; -1 if there is none. */

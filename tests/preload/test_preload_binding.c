@@ -123,6 +123,36 @@ static void all_other_lookups_are_as_without(void **state)
 	assert_string_equal(outcome.out, plain);
 }
 
+static void a_private_copy_of_libibverbs(void **state)
+{
+	(void)state;
+	for (enum shim shim = PLAIN; shim <= CACHING; shim++)
+		run_well(
+			&(struct
+			  how){.shim = shim,
+			       .loader = true,
+			       .environment =
+				       {"SUBJECT_PLUGIN=" PRIVATE_PLUGIN_FILE}},
+			"by_plugin");
+}
+
+static void a_libibverbs_of_long_ago(void **state)
+{
+	(void)state;
+	for (enum shim shim = PLAIN; shim <= CACHING; shim++)
+		run_well(&(struct how){.shim = shim,
+				       .loader = true,
+				       .old_library = true},
+			 "old_library");
+	/* It cannot say that this is in effect. */
+	run_well(&(struct how){.shim = CACHING,
+			       .passes = true,
+			       .loader = true,
+			       .old_library = true,
+			       .environment = {"RDMAV_FORK_SAFE=1"}},
+		 "old_library");
+}
+
 static void next_of_a_library_preloaded_before(void **state)
 {
 	(void)state;
@@ -182,6 +212,8 @@ int main(void)
 		cmocka_unit_test(dlvsym_of_1_0_is_the_old_one),
 		cmocka_unit_test(a_function_of_the_program_is_its_own),
 		cmocka_unit_test(all_other_lookups_are_as_without),
+		cmocka_unit_test(a_private_copy_of_libibverbs),
+		cmocka_unit_test(a_libibverbs_of_long_ago),
 		cmocka_unit_test(next_of_a_library_preloaded_before),
 		cmocka_unit_test(next_of_a_library_preloaded_after),
 		cmocka_unit_test(constructors_and_destructors),
