@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Runs the command `mrcache` of the build that the test belongs to, for the
- * tests of it, which are in both directories. Asserts nothing.
+ * tests of it, which are in both directories.
  */
 #ifndef TESTS_GUEST_EXECUTE_H
 #define TESTS_GUEST_EXECUTE_H

@@ -136,7 +136,7 @@ static void with_everything_all_is_well(void **state)
 	assert_out(&e, "ok    kernel    Linux ");
 	assert_out(&e, "ok    module    ummunotify is loaded");
 	assert_out(&e, "ok    device    " DEVICE " can be opened");
-	assert_out(&e, "ok    features  filter, state words");
+	assert_out(&e, "ok    features  filter, kinds, state words");
 	assert_out(&e, "ok    rdma      rxe0");
 	assert_out(&e, "ok    memlock   unlimited");
 	assert_out(&e, "ok    fork      ");

@@ -112,11 +112,11 @@ static void check_device(const struct mrcache_attr *attr)
 	case DEVICE_GOOD:
 		report(OK, "device", NULL, "%s can be opened", device.path);
 		check_mode(&device);
-		report(OK, "features", NULL,
-		       "filter, state words (granted %#x of %#x); %" PRIu64
-		       " watches for this process",
-		       device.query.granted, device.query.features,
-		       (uint64_t)device.query.max_watches);
+		report(OK, "features", NULL, "filter%s%s",
+		       device.query.features & UMMUNOTIFY_FEATURE_KIND
+			       ? ", kinds"
+			       : "",
+		       device.query.state_bytes ? ", state words" : "");
 		break;
 	case DEVICE_OLD:
 		report(OK, "device", NULL, "%s can be opened", device.path);

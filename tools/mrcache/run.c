@@ -229,8 +229,11 @@ static void check_others(struct run *run, const struct program *program)
 	size_t length = 0;
 
 	for (int i = 0; i < OTHERS; i++) {
-		bool used = program_needs(program, others[i].library) ||
-			    (mpi && other_is_installed(&others[i]));
+		bool used = program_needs(program, others[i].library);
+
+		/* What an MPI library loads is not seen in the program. */
+		if (mpi && strncmp(others[i].library, "libmpi", 6))
+			used |= other_is_installed(&others[i]);
 
 		if (used && !others[i].is_off() && length < sizeof(advice))
 			length += (size_t)snprintf(advice + length,
