@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * bench-driver: what the device costs. A watch against a registration; munmap
+ * in processes with more and more watches against one that has not opened the
+ * device; an invalidation and the reading of its events against how many
+ * watches it hits. Only ratios within one boot mean anything.
+ */
+#include "bench.h"
+#include "guest/rdma.h"
+#include "guest/umn.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE ((size_t)4096)
+#define MAX  512u
+/* Where watches are that nothing is mapped at. */
+#define NOWHERE ((char *)(1ul << 40))
+
+static unsigned int rounds = 200;
+static unsigned int turns = 11;
+
+/* ---- a watch against a registration ------------------------------------------------ */
+
+static double time_registration(struct ibv_pd *pd, void *addr, size_t length)
+{
+	double start = bench_now();
+	struct ibv_mr *mr =
+		ibv_reg_mr(pd, addr, length, IBV_ACCESS_LOCAL_WRITE);
+
+	if (!mr || ibv_dereg_mr(mr))
+		bench_die("cannot register memory: %s", strerror(errno));
+	return bench_now() - start;
+}
+
+static double time_watch(struct umn *u, void *addr, size_t length)
+{
+	struct ummunotify_watch_ioctl watch = {
+		.start = (uintptr_t)addr,
+		.end = (uintptr_t)addr + length,
+		.user_cookie = 1,
+		.flags = UMMUNOTIFY_WATCH_CACHEABLE,
+	};
+	uint64_t cookie = 1;
+	double start = bench_now();
+
+	if (ioctl(u->fd, UMMUNOTIFY_WATCH, &watch) ||
+	    ioctl(u->fd, UMMUNOTIFY_UNREGISTER_REGION, &cookie))
+		bench_die("cannot watch memory: %s", strerror(errno));
+	return bench_now() - start;
+}
+
+static void watch_against_registration(void)
+{
+	static double watching[MAX], registering[MAX];
+	const size_t length = (size_t)64 << 10;
+	char *memory = mmap(NULL, length, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct rdma rdma;
+	struct umn u;
+
+	if (rdma_missing()) {
+		bench_skip("driver/watch", rdma_missing());
+		return;
+	}
+	if (memory == MAP_FAILED || rdma_open(&rdma, PAGE) ||
+	    umn_start(&u, UMN_ALL))
+		bench_die("no device");
+	memset(memory, 1, length);
+	for (unsigned int i = 0; i < rounds + 10; i++) {
+		/* The first ten are for warming up. */
+		unsigned int at = i < 10 ? 0 : i - 10;
+
+		registering[at] = time_registration(rdma.pd, memory, length);
+		watching[at] = time_watch(&u, memory, length);
+	}
+	bench_add("ns", registering, rounds, "driver/registration");
+	bench_add("ns", watching, rounds, "driver/watch");
+	umn_stop(&u);
+	rdma_close(&rdma);
+	munmap(memory, length);
+}
+
+/* ---- processes with watches ---------------------------------------------------------- */
+
+static void watch_many(struct umn *u, char *first, size_t stride, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct ummunotify_watch_ioctl watch;
+		int ret = umn_watch(u->fd, first + i * stride, PAGE, i + 1, 0,
+				    &watch);
+
+		if (ret)
+			bench_die("watch %zu: %s", i, strerror(-ret));
+	}
+}
+
+/* The median time of munmap() of 64 KiB that nobody watches. */
+static double time_unmap(void)
+{
+	const size_t length = (size_t)64 << 10;
+	static double samples[MAX];
+
+	for (unsigned int i = 0; i < rounds; i++) {
+		char *p = mmap(NULL, length, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		double start;
+
+		if (p == MAP_FAILED)
+			bench_die("no memory");
+		memset(p, 1, length);
+		start = bench_now();
+		munmap(p, length);
+		samples[i] = bench_now() - start;
+	}
+	return bench_median(samples, rounds);
+}
+
+/* A process that measures whenever it is asked to. */
+struct process {
+	long watches; /* -1: the device is not opened */
+	pid_t pid;
+	int ask, answer;
+	double samples[MAX];
+};
+
+static void serve(long watches, int ask, int answer)
+{
+	struct umn u;
+	double ns = 0;
+	char byte;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	bench_pin(0);
+	if (watches >= 0) {
+		if (umn_start(&u, UMN_ALL))
+			bench_die("no device");
+		watch_many(&u, NOWHERE, 2 * PAGE, (size_t)watches);
+	}
+	do {
+		if (write(answer, &ns, sizeof(ns)) != sizeof(ns))
+			_exit(1);
+		if (read(ask, &byte, 1) != 1)
+			_exit(1);
+		ns = time_unmap();
+	} while (true);
+}
+
+static void start_process(struct process *p)
+{
+	int ask[2], answer[2];
+	double ready;
+
+	if (pipe(ask) || pipe(answer))
+		bench_die("no pipe");
+	p->pid = fork();
+	if (p->pid < 0)
+		bench_die("no process");
+	if (!p->pid) {
+		close(ask[1]);
+		close(answer[0]);
+		serve(p->watches, ask[0], answer[1]);
+	}
+	close(ask[0]);
+	close(answer[1]);
+	p->ask = ask[1];
+	p->answer = answer[0];
+	if (read(p->answer, &ready, sizeof(ready)) != sizeof(ready))
+		bench_die("no process with %ld watches", p->watches);
+}
+
+static double ask(struct process *p)
+{
+	double ns;
+
+	if (write(p->ask, "", 1) != 1 ||
+	    read(p->answer, &ns, sizeof(ns)) != sizeof(ns))
+		bench_die("the process with %ld watches is gone", p->watches);
+	return ns;
+}
+
+static void unmap_beside_watches(void)
+{
+	static struct process processes[] = {
+		{.watches = -1},   {.watches = 0},	{.watches = 1},
+		{.watches = 1000}, {.watches = 100000}, {.watches = 1000000},
+	};
+	const size_t n = sizeof(processes) / sizeof(*processes);
+
+	bench_say("making processes with up to a million watches");
+	for (size_t i = 0; i < n; i++)
+		start_process(&processes[i]);
+	/* Once for warming up. */
+	for (unsigned int turn = 0; turn < turns + 1; turn++)
+		for (size_t i = 0; i < n; i++)
+			processes[i].samples[turn ? turn - 1 : 0] =
+				ask(&processes[i]);
+	for (size_t i = 0; i < n; i++) {
+		struct process *p = &processes[i];
+
+		if (p->watches < 0)
+			bench_add("ns", p->samples, turns,
+				  "driver/munmap/no-device");
+		else
+			bench_add("ns", p->samples, turns, "driver/munmap/%ld",
+				  p->watches);
+		kill(p->pid, SIGKILL);
+		waitpid(p->pid, NULL, 0);
+	}
+}
+
+/* ---- one munmap that hits many ----------------------------------------------------------- */
+
+/*
+ * Watches 0, 1 to 9, 10 to 99 and so on are groups, each in huge pages of its
+ * own: a mapping that is cut inside a huge page hits all watches there.
+ */
+#define HUGE   ((size_t)2 << 20)
+#define GROUPS 6u /* 100000 */
+
+static size_t group_end(unsigned int group)
+{
+	size_t n = 1;
+
+	while (group--)
+		n *= 10;
+	return n;
+}
+
+/* Bytes from the start of the first group to the end of one. */
+static size_t groups_length(unsigned int group)
+{
+	size_t length = HUGE;
+
+	for (unsigned int g = 1; g <= group; g++) {
+		size_t size = (group_end(g) - group_end(g - 1)) * PAGE;
+
+		length += (size + HUGE - 1) & ~(HUGE - 1);
+	}
+	return length;
+}
+
+static void map_again(char *start, size_t length)
+{
+	if (mmap(start, length, PROT_NONE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+		 0) == MAP_FAILED)
+		bench_die("no memory");
+}
+
+static void watch_groups(struct umn *u, char *memory)
+{
+	for (unsigned int g = 0; g < GROUPS; g++) {
+		size_t i = g ? group_end(g - 1) : 0, first = i;
+		char *start = memory + (g ? groups_length(g - 1) : 0);
+
+		for (; i < group_end(g); i++) {
+			struct ummunotify_watch_ioctl watch;
+
+			if (umn_watch(u->fd, start + (i - first) * PAGE, PAGE,
+				      i + 1, 0, &watch))
+				bench_die("cannot watch");
+		}
+	}
+}
+
+static void hit_groups(struct umn *u, char *memory, unsigned int group)
+{
+	static double unmapping[MAX], draining[MAX];
+	const size_t k = group_end(group), length = groups_length(group);
+	const unsigned int n = k < 10000 ? turns * 3 : turns;
+
+	/* Once for warming up. */
+	for (unsigned int i = 0; i < n + 1; i++) {
+		double start = bench_now(), between, end;
+		int events;
+
+		munmap(memory, length);
+		between = bench_now();
+		events = umn_drain(u->fd, NULL, 0, NULL);
+		end = bench_now();
+		if (events != (int)k)
+			bench_die("%d events for %zu watches", events, k);
+		unmapping[i ? i - 1 : 0] = between - start;
+		draining[i ? i - 1 : 0] = end - between;
+		map_again(memory, length);
+		for (size_t cookie = 1; cookie <= k; cookie++) {
+			struct ummunotify_rearm_ioctl rearm;
+
+			if (umn_rearm(u->fd, cookie, &rearm))
+				bench_die("cannot re-arm");
+		}
+	}
+	bench_add("ns", unmapping, n, "driver/hit/%zu/munmap", k);
+	bench_add("ns", draining, n, "driver/hit/%zu/drain", k);
+}
+
+static void hit_watches(void)
+{
+	const size_t length = groups_length(GROUPS - 1) + HUGE;
+	char *area = mmap(NULL, length, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *memory = (char *)(((uintptr_t)area + HUGE - 1) & ~(HUGE - 1));
+	struct umn u;
+
+	if (area == MAP_FAILED || umn_start(&u, UMN_ALL))
+		bench_die("no device");
+	watch_groups(&u, memory);
+	for (unsigned int group = 0; group < GROUPS; group++)
+		hit_groups(&u, memory, group);
+	umn_stop(&u);
+	munmap(area, length);
+}
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+/* Bytes of all pages the kernel's object caches have. */
+static double slab_bytes(void)
+{
+	FILE *f = fopen("/proc/slabinfo", "re");
+	double bytes = 0;
+	char line[512];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		unsigned long pages, slabs;
+
+		if (sscanf(line,
+			   "%*s %*u %*u %*u %*u %lu : tunables %*u %*u %*u : slabdata %*u %lu",
+			   &pages, &slabs) == 2)
+			bytes += (double)slabs * (double)pages * PAGE;
+	}
+	if (f)
+		fclose(f);
+	return bytes;
+}
+
+static void kernel_memory(size_t count)
+{
+	double before = slab_bytes();
+	struct umn u;
+
+	if (!before) {
+		bench_skip("memory/kernel", "/proc/slabinfo is not there");
+		return;
+	}
+	if (umn_start(&u, UMN_ALL))
+		bench_die("no device");
+	watch_many(&u, NOWHERE, 2 * PAGE, count);
+	/* And a state word. */
+	bench_value("B",
+		    (slab_bytes() - before) / (double)count + sizeof(uint32_t),
+		    "memory/kernel/%zu", count);
+	umn_stop(&u);
+}
+
+int main(int argc, char **argv)
+{
+	bench_begin(argc, argv, "What the device costs.");
+	if (bench_options.quick) {
+		rounds = 50;
+		turns = 3;
+	}
+	bench_pin(0);
+	watch_against_registration();
+	kernel_memory(100000);
+	hit_watches();
+	unmap_beside_watches();
+	return bench_end();
+}
