@@ -71,7 +71,7 @@ static void become(const struct how *how, const char *mode)
 	for (int i = 0; i < 8 && how->environment[i]; i++)
 		putenv((char *)how->environment[i]);
 	set_preload(how);
-	alarm(60);
+	alarm(30);
 	if (how->nobody &&
 	    (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY)))
 		_exit(126);

@@ -47,7 +47,7 @@ struct outcome {
 /* Of the last run. */
 extern struct outcome outcome;
 
-/* Runs a mode to its end (a minute at most). */
+/* Runs a mode to its end (half a minute at most). */
 void run(const struct how *how, const char *mode);
 /* The same, and it must end with 0 and say nothing on stderr. */
 void run_well(const struct how *how, const char *mode);
