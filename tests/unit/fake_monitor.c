@@ -160,10 +160,12 @@ void fake_change_begin(const void *addr, size_t length)
 	pthread_mutex_lock(&lock);
 	for (i = 0; i < MAX_CHANGES && changes[i].end; i++)
 		;
-	if (i == MAX_CHANGES)
-		abort();
-	changes[i].start = start;
-	changes[i].end = start + length;
+	if (i < MAX_CHANGES) {
+		changes[i].start = start;
+		changes[i].end = start + length;
+	} else {
+		fake_trouble("too many changes at a time");
+	}
 	invalidate(start, start + length, false);
 	pthread_mutex_unlock(&lock);
 }

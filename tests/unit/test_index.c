@@ -234,7 +234,7 @@ static void readers_beside_a_writer_see_nothing_wrong(void **state)
 	for (int i = 0; i < READERS; i++)
 		assert_int_equal(pthread_create(&readers[i], NULL, read_it, &b),
 				 0);
-	for (unsigned int step = 0; step < (SANITIZED ? 8000 : 30000); step++) {
+	for (unsigned int step = 0; step < (SANITIZED ? 3000 : 30000); step++) {
 		uint32_t n = STEADY + (uint32_t)(next_random(&seed) % MOVING);
 
 		if (there[n])

@@ -19,7 +19,7 @@
 #define WORKERS 4u
 #define SLOTS	16u
 #define SEED	UINT64_C(0x5eed)
-#define STEPS	(SANITIZED ? 8000u : 30000u)
+#define STEPS	(SANITIZED ? 8000u : 20000u)
 
 static uint64_t next_random(uint64_t *seed)
 {
@@ -122,6 +122,18 @@ static struct handed take(struct crowd *c, unsigned int cache, size_t r)
 	return h;
 }
 
+/* Changes a range if nobody looks at it; never waits for that. */
+static void change_one(struct crowd *c, uint64_t random)
+{
+	size_t r = random % RANGES, length;
+	char *addr = range_of(r, &length);
+
+	if (pthread_rwlock_trywrlock(&c->ranges[r]))
+		return;
+	fake_change(addr + (random >> 40) % length, 1);
+	pthread_rwlock_unlock(&c->ranges[r]);
+}
+
 struct worker {
 	struct crowd *c;
 	uint64_t seed;
@@ -142,6 +154,9 @@ static void *work(void *arg)
 		size_t slot = (random >> 32) % SLOTS;
 		struct handed h = take(c, cache, r), again;
 
+		/* Here, too, so that it happens however threads are scheduled. */
+		if (i % 16 == 0)
+			change_one(c, random >> 20);
 		if (!h.mr)
 			continue;
 		switch (random >> 48 & 7) {
@@ -173,7 +188,7 @@ static void *work(void *arg)
 	return NULL;
 }
 
-/* Changes memory when nobody looks at it; never waits for that. */
+/* Changes memory all the time, also such as nobody uses. */
 static void *change(void *arg)
 {
 	struct crowd *c = arg;
@@ -181,15 +196,11 @@ static void *change(void *arg)
 
 	while (!atomic_load(&c->stop)) {
 		uint64_t random = next_random(&seed);
-		size_t r = random % RANGES, length;
-		char *addr = range_of(r, &length);
 
-		if (random >> 32 & 1) {
-			fake_change(page(8 * RANGES + r), PAGE); /* of nobody */
-		} else if (!pthread_rwlock_trywrlock(&c->ranges[r])) {
-			fake_change(addr + (random >> 40) % length, 1);
-			pthread_rwlock_unlock(&c->ranges[r]);
-		}
+		if (random >> 32 & 1)
+			fake_change(page(8 * RANGES + random % RANGES), PAGE);
+		else
+			change_one(c, random);
 		sched_yield();
 	}
 	return NULL;
