@@ -649,6 +649,10 @@ void fake_trap_generation(struct fake_monitor *m, void (*function)(void *arg),
 void fake_trap_state(struct fake_monitor *m, uint32_t slot,
 		     void (*function)(void *arg), void *arg)
 {
+	if (slot == UINT32_MAX) {
+		fake_trouble("a trap for the state of no watch");
+		return;
+	}
 	set_trap(m, &m->monitor.states[slot], function, arg);
 }
 
