@@ -18,6 +18,9 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
 #define MADV_GUARD_REMOVE  103
@@ -327,9 +330,15 @@ static int dontneed_locked(struct memop_buffer *b)
 	return munlock(b->addr, b->size) ? -errno : ret;
 }
 
+/*
+ * Where there is no page, and so none that could be pinned, the kernel puts a
+ * guard without an invalidation. One is there from here on also when this is
+ * repeated.
+ */
 static int guard_pages(struct memop_buffer *b)
 {
-	if (madvise(b->addr, b->size, MADV_GUARD_INSTALL) ||
+	if (madvise(b->addr, b->size, MADV_POPULATE_READ) ||
+	    madvise(b->addr, b->size, MADV_GUARD_INSTALL) ||
 	    madvise(b->addr, b->size, MADV_GUARD_REMOVE))
 		return -errno;
 	return 0;
