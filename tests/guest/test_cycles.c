@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A thousand times the same, and the kernel has as much memory as before: open
+ * and close, processes that are killed, load and unload. The objects of the
+ * driver's own slab cache are counted exactly. All else moves a little by
+ * itself, so there a part of what one thing lost in each cycle would come to
+ * is let pass.
+ */
+#include "support.h"
+#include "umn.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define CYCLES	1000
+#define SLACK	(CYCLES / 4)
+#define WATCHES 8
+#define CACHE	"umn_watch"
+#define SLAB	"/sys/kernel/slab/"
+
+/* ---- what the kernel uses ---------------------------------------------------- */
+
+struct cache {
+	char name[64];
+	long objects;
+	long per_slab;
+};
+
+struct usage {
+	struct cache caches[512];
+	size_t count;
+	long vmalloc; /* KiB, as the next two */
+	long percpu;
+	long other; /* what nothing accounts for: pages of a driver, say */
+};
+
+static void pause_ms(long ms)
+{
+	const struct timespec pause = {.tv_sec = ms / 1000,
+				       .tv_nsec = ms % 1000 * 1000000};
+
+	nanosleep(&pause, NULL);
+}
+
+static void shrink(const char *cache)
+{
+	char path[512];
+	int fd;
+
+	snprintf(path, sizeof(path), SLAB "%s/shrink", cache);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return; /* a cache that has gone meanwhile */
+	assert_int_equal(write(fd, "1", 1), 1);
+	close(fd);
+}
+
+static void shrink_all(void)
+{
+	struct dirent *entry;
+	DIR *dir;
+
+	dir = opendir(SLAB);
+	assert_non_null(dir);
+	while ((entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			shrink(entry->d_name);
+	closedir(dir);
+}
+
+static void read_caches(struct usage *u)
+{
+	struct cache *cache;
+	char line[512];
+	FILE *f;
+
+	f = fopen("/proc/slabinfo", "re");
+	assert_non_null(f);
+	u->count = 0;
+	while (fgets(line, sizeof(line), f)) {
+		assert_true(u->count < sizeof(u->caches) / sizeof(*cache));
+		cache = &u->caches[u->count];
+		if (sscanf(line, "%63s %ld %*d %*d %ld", cache->name,
+			   &cache->objects, &cache->per_slab) == 3)
+			u->count++;
+	}
+	fclose(f);
+	assert_true(u->count > 0);
+}
+
+/* Objects in use; -1 if there is no such cache. */
+static long objects_of(const struct usage *u, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < u->count; i++)
+		if (!strcmp(u->caches[i].name, name))
+			return u->caches[i].objects;
+	return -1;
+}
+
+static long objects(const char *name)
+{
+	static struct usage u;
+
+	shrink(name);
+	read_caches(&u);
+	return objects_of(&u, name);
+}
+
+/* The pages each CPU keeps for itself, which MemFree leaves out; in KiB. */
+static long kept_by_cpus(void)
+{
+	char line[256];
+	long count, sum = 0;
+	FILE *f;
+
+	f = fopen("/proc/zoneinfo", "re");
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, " count: %ld", &count) == 1)
+			sum += count;
+	fclose(f);
+	return sum * (long)(PAGE / 1024);
+}
+
+static void read_memory(struct usage *u)
+{
+	static const char *const accounted[] = {
+		"MemFree:",    "Buffers:",     "Cached:",      "AnonPages:",
+		"Slab:",       "KernelStack:", "Percpu:",      "SecPageTables",
+		"PageTables:", "SwapCached",   "VmallocUsed:",
+	};
+	char line[256], name[64];
+	long value;
+	size_t i;
+	FILE *f;
+
+	u->vmalloc = u->percpu = u->other = -1;
+	f = fopen("/proc/meminfo", "re");
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%63s %ld", name, &value) != 2)
+			continue;
+		if (!strcmp(name, "MemTotal:"))
+			u->other = value - kept_by_cpus();
+		else if (!strcmp(name, "VmallocUsed:"))
+			u->vmalloc = value;
+		else if (!strcmp(name, "Percpu:"))
+			u->percpu = value;
+		for (i = 0; i < sizeof(accounted) / sizeof(*accounted); i++)
+			if (!strcmp(name, accounted[i]))
+				u->other -= value;
+	}
+	fclose(f);
+	assert_true(u->vmalloc >= 0 && u->percpu >= 0 && u->other >= 0);
+}
+
+static void measure(struct usage *u)
+{
+	/* What is freed later, by RCU or by a worker. */
+	pause_ms(200);
+	assert_int_equal(syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0),
+			 0);
+	pause_ms(200);
+	shrink_all();
+	read_caches(u);
+	read_memory(u);
+}
+
+/*
+ * A slab that a CPU has at hand counts as in use with all it can hold, and may
+ * have been taken for one object while we measure.
+ */
+static long slack_of(const struct cache *cache)
+{
+	long slack = SLACK + sysconf(_SC_NPROCESSORS_ONLN) * cache->per_slab;
+
+	return slack < CYCLES * 3 / 4 ? slack : CYCLES * 3 / 4;
+}
+
+/*
+ * Names caches that grew, if `tell`. Not that of vmalloc's areas, which are
+ * given back late, many at a time: their pages are in the other numbers.
+ */
+static bool caches_grew(const struct usage *before, const struct usage *after,
+			bool tell)
+{
+	bool grew = false;
+	long was, growth;
+	size_t i;
+
+	for (i = 0; i < after->count; i++) {
+		if (!strcmp(after->caches[i].name, "vmap_area"))
+			continue;
+		was = objects_of(before, after->caches[i].name);
+		growth = after->caches[i].objects - (was < 0 ? 0 : was);
+		if (growth <= slack_of(&after->caches[i]))
+			continue;
+		grew = true;
+		if (tell)
+			print_error("%ld more of %s\n", growth,
+				    after->caches[i].name);
+	}
+	return grew;
+}
+
+static bool memory_grew(const struct usage *before, const struct usage *after)
+{
+	const long pages = SLACK * (long)(PAGE / 1024);
+
+	return after->vmalloc - before->vmalloc > pages ||
+	       after->other - before->other > pages ||
+	       /* Eight bytes for each of two CPUs would be the least. */
+	       after->percpu - before->percpu > SLACK * 16 / 1024;
+}
+
+/* What was lost stays lost, however often one looks. */
+static void check_no_growth(const struct usage *before)
+{
+	static struct usage after;
+	int i;
+
+	for (i = 0; i < 10; i++) {
+		measure(&after);
+		assert_int_equal(objects_of(&after, CACHE), 0);
+		if (!caches_grew(before, &after, false) &&
+		    !memory_grew(before, &after))
+			break;
+	}
+	print_message("# %d cycles: vmalloc %+ld KiB, percpu %+ld KiB, "
+		      "unaccounted %+ld KiB\n",
+		      CYCLES, after.vmalloc - before->vmalloc,
+		      after.percpu - before->percpu,
+		      after.other - before->other);
+	assert_false(caches_grew(before, &after, true));
+	assert_false(memory_grew(before, &after));
+}
+
+/* ---- cycles -------------------------------------------------------------------- */
+
+static char *memory;
+
+/*
+ * An open file with all that it can have: watches of both kinds, some of them
+ * hit. 0 or -errno: it also runs in children.
+ */
+static int use(struct umn *u, int cycle)
+{
+	struct ummunotify_watch_ioctl w;
+	int i, ret;
+
+	memset(memory, 1, WATCHES * PAGE);
+	ret = umn_start(u, UMN_ALL);
+	if (!ret && cycle % 3 == 0 &&
+	    fcntl(u->fd, F_SETFL, O_NONBLOCK | O_ASYNC))
+		ret = -errno;
+	for (i = 0; !ret && i < WATCHES; i++)
+		ret = i & 1 ? umn_register(u->fd, memory + i * PAGE, PAGE, i)
+			    : umn_watch(u->fd, memory + i * PAGE, PAGE, i, 0,
+					&w);
+	/* One is refused after it was made. */
+	if (!ret && umn_watch(u->fd, memory, PAGE, 0, 0, &w) != -EEXIST)
+		ret = -EPROTO;
+	if (!ret && madvise(memory, 6 * PAGE, MADV_DONTNEED))
+		ret = -errno;
+	if (!ret && cycle & 1 && umn_drain(u->fd, NULL, 0, NULL) != 6)
+		ret = -EPROTO;
+	if (!ret && cycle & 2)
+		ret = umn_unregister(u->fd, cycle % WATCHES);
+	return ret;
+}
+
+static void objects_are_counted_exactly(void **state)
+{
+	struct umn u;
+
+	(void)state;
+	assert_int_equal(objects(CACHE), 0);
+	assert_int_equal(use(&u, 0), 0);
+	assert_int_equal(objects(CACHE), WATCHES);
+	assert_int_equal(umn_unregister(u.fd, 1), 0);
+	assert_int_equal(objects(CACHE), WATCHES - 1);
+	umn_stop(&u);
+	assert_int_equal(objects(CACHE), 0);
+}
+
+/* Ten times faster here, and nothing else about it matters. */
+static void expedite(bool on)
+{
+	int fd = open("/sys/kernel/rcu_expedited", O_WRONLY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, on ? "1" : "0", 1), 1);
+	close(fd);
+}
+
+static void repeat(void (*cycle)(int number))
+{
+	static struct usage before;
+	int i;
+
+	expedite(true);
+	/* What a first time needs, and measuring, is not lost. */
+	for (i = 0; i < CYCLES / 20; i++)
+		cycle(i);
+	measure(&before);
+	measure(&before);
+	for (i = 0; i < CYCLES; i++)
+		cycle(i);
+	expedite(false);
+	check_no_growth(&before);
+}
+
+static void opened_and_closed(int cycle)
+{
+	struct umn u;
+
+	assert_int_equal(use(&u, cycle), 0);
+	umn_stop(&u);
+}
+
+static void open_and_close(void **state)
+{
+	(void)state;
+	repeat(opened_and_closed);
+}
+
+static int die_in_use(void *argument)
+{
+	struct umn u;
+
+	if (!use(&u, *(int *)argument))
+		raise(SIGKILL);
+	return 1;
+}
+
+static void killed(int cycle)
+{
+	assert_int_equal(in_child(die_in_use, &cycle), 128 + SIGKILL);
+}
+
+static void kill_the_user(void **state)
+{
+	(void)state;
+	repeat(killed);
+}
+
+static void *module;
+static size_t module_size;
+
+static int read_module(void **state)
+{
+	const char *path = getenv("UMN_MODULE");
+	struct stat st;
+	int fd;
+
+	(void)state;
+	fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	if (fd < 0 || fstat(fd, &st)) {
+		print_error("no module file (UMN_MODULE)\n");
+		return -1;
+	}
+	module_size = st.st_size;
+	module = malloc(module_size);
+	if (!module || read(fd, module, module_size) != st.st_size)
+		return -1;
+	close(fd);
+	return 0;
+}
+
+static int unload(void)
+{
+	return syscall(SYS_delete_module, "ummunotify", O_NONBLOCK) ? -errno
+								    : 0;
+}
+
+static int load(void)
+{
+	time_t end = time(NULL) + 10;
+
+	if (syscall(SYS_init_module, module, module_size, ""))
+		return -errno;
+	/* devtmpfs makes the node. */
+	while (access(UMN_DEVICE, R_OK) && time(NULL) < end)
+		pause_ms(1);
+	return 0;
+}
+
+static void loaded_anew(int cycle)
+{
+	opened_and_closed(cycle);
+	assert_int_equal(unload(), 0);
+	assert_int_equal(access(SLAB CACHE, F_OK), -1);
+	assert_int_equal(access(UMN_DEVICE, F_OK), -1);
+	assert_int_equal(load(), 0);
+}
+
+static void unload_and_load(void **state)
+{
+	(void)state;
+	repeat(loaded_anew);
+}
+
+/* The tests after this one want it. */
+static int leave_loaded(void **state)
+{
+	int ret = load();
+
+	(void)state;
+	free(module);
+	return ret == -EEXIST ? 0 : ret;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(objects_are_counted_exactly),
+		cmocka_unit_test(open_and_close),
+		cmocka_unit_test(kill_the_user),
+		cmocka_unit_test_setup_teardown(unload_and_load, read_module,
+						leave_loaded),
+	};
+
+	memory = pages_map(WATCHES);
+	if (!memory)
+		abort();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
