@@ -147,7 +147,8 @@ static const struct variable {
 
 const char *mrc_config_variable(size_t n)
 {
-	return n < sizeof(variables) / sizeof(*variables) ? variables[n].name : NULL;
+	return n < sizeof(variables) / sizeof(*variables) ? variables[n].name
+							  : NULL;
 }
 
 static bool is_monitor(const char *name)

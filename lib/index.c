@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Open addressing with linear probing, at most half full. An entry is one
+ * Open addressing with linear probing, at most half full while there is memory. An entry is one
  * 64-bit word, hash and number + 1, so that readers never see half of one.
  * Removing shifts later entries back instead of leaving tombstones, so tables
  * are replaced only to grow. Replaced tables stay until the end, because a
@@ -77,28 +77,35 @@ void mrc_index_fini(struct mrc_index *index)
 	atomic_store(&index->table, NULL);
 }
 
+/* Replaces the table by one twice as large; false without memory. */
+static bool grow(struct mrc_index *index)
+{
+	struct mrc_index_table *table = atomic_load(&index->table);
+	struct mrc_index_table *larger =
+		new_table((table->mask + UINT64_C(1)) * 2, table);
+
+	if (!larger)
+		return false;
+	for (uint64_t i = 0; i <= table->mask; i++) {
+		uint64_t entry = atomic_load_explicit(&table->entries[i],
+						      memory_order_relaxed);
+		if (entry)
+			put(larger, entry);
+	}
+	/* Pairs with the acquire in mrc_index_find(). */
+	atomic_store_explicit(&index->table, larger, memory_order_release);
+	return true;
+}
+
 int mrc_index_insert(struct mrc_index *index, uint32_t hash, uint32_t number)
 {
 	struct mrc_index_table *table = atomic_load(&index->table);
 
-	if (index->used >= (table->mask + UINT64_C(1)) / 2) {
-		struct mrc_index_table *larger =
-			new_table((table->mask + UINT64_C(1)) * 2, table);
-
-		if (!larger)
-			return -ENOMEM;
-		for (uint64_t i = 0; i <= table->mask; i++) {
-			uint64_t entry = atomic_load_explicit(
-				&table->entries[i], memory_order_relaxed);
-			if (entry)
-				put(larger, entry);
-		}
-		/* Pairs with the acquire in mrc_index_find(). */
-		atomic_store_explicit(&index->table, larger,
-				      memory_order_release);
-		table = larger;
-	}
-	put(table, pack(hash, number));
+	/* Fuller than it should be is better than nothing. */
+	if (index->used > table->mask / 2 && !grow(index) &&
+	    index->used >= table->mask - table->mask / 8)
+		return -ENOMEM;
+	put(atomic_load(&index->table), pack(hash, number));
 	index->used++;
 	return 0;
 }

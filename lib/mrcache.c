@@ -575,7 +575,6 @@ static struct ibv_mr *reg_watched(struct mrcache *cache,
 {
 	struct mr_hold hold;
 	struct ibv_mr *ibv;
-	bool published;
 	int reason = watch(cache, mr);
 
 	if (reason >= 0)
@@ -610,11 +609,14 @@ static struct ibv_mr *reg_watched(struct mrcache *cache,
 		return hit(thread, want, &hold);
 	}
 	/* Without state words an event may have come since is_dirty(). */
-	published = !mr->hit && !mr_publish(cache, mr, ibv, thread, &hold);
+	if (mr->hit)
+		reason = MRCACHE_BYPASS_UNSTABLE;
+	else if (mr_publish(cache, mr, ibv, thread, &hold))
+		reason = MRCACHE_BYPASS_LIMIT; /* of memory */
 	pthread_mutex_unlock(&cache->lock);
-	if (!published)
+	if (reason >= 0)
 		return hand_out_uncached(cache, mr, ibv,
-					 MRCACHE_BYPASS_UNSTABLE);
+					 (enum mrcache_bypass)reason);
 	mrc_count(cache, STAT_MISSES);
 	remember(thread, want, &hold, ibv);
 	return ibv;
@@ -774,7 +776,7 @@ static int dereg_locked(struct mrcache *cache, struct mrc_thread *thread,
 	if (!mr || mr->state == MR_RELEASING || mr_holds(cache, mr) <= 0) {
 		pthread_mutex_unlock(&cache->lock);
 		mr_release(cache, list);
-		return mr ? EINVAL : -ENOENT;
+		return mr ? -EINVAL : -ENOENT;
 	}
 
 	if (mr->uncached) {
@@ -878,10 +880,10 @@ int mrcache_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
 	    !atomic_load_explicit(&cache->open, memory_order_relaxed) || !ibv)
 		return EINVAL;
 	ret = mrc_dereg_mr(cache, ibv);
-	if (__builtin_expect(ret == -ENOENT || ret == EINVAL, 0)) {
+	if (__builtin_expect(ret < 0, 0)) {
 		mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
 			"mrcache_dereg_mr(%p): %s", (void *)ibv,
-			ret == EINVAL
+			ret == -EINVAL
 				? "not held; given back twice?"
 				: "not from this cache, or given back already");
 		ret = EINVAL;
@@ -990,14 +992,16 @@ int mrc_unshare(struct mrcache *cache, const struct ibv_mr *ibv)
 
 	pthread_mutex_lock(&cache->lock);
 	mr = mr_find_ibv_locked(cache, ibv);
-	if (!mr || mr_holds(cache, mr) <= 0) {
+	if (!mr) {
 		ret = -ENOENT;
 	} else if (!mr->uncached) {
 		/* Nobody can join now; who has it is exact after the fence. */
 		if (mr->state == MR_LIVE)
 			mr_doom(cache, mr, false, &doomed);
 		mr_sift(cache, doomed, &list);
-		if (mr_holds(cache, mr) != 1)
+		if (mr->state == MR_RELEASING)
+			ret = -ENOENT; /* not even the caller */
+		else if (mr_holds(cache, mr) != 1)
 			ret = -EBUSY;
 	}
 	pthread_mutex_unlock(&cache->lock);

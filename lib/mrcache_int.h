@@ -54,8 +54,8 @@ struct mr {
 	_Atomic(struct ibv_pd *) pd;
 	_Atomic(struct ibv_mr *) ibv;
 	_Atomic int access;
-	_Atomic uint32_t slot;	 /* of the state word */
-	_Atomic uint32_t armed;	 /* the state word while untouched */
+	_Atomic uint32_t slot;	/* of the state word */
+	_Atomic uint32_t armed; /* the state word while untouched */
 	/*
 	 * Rounds of the clock it survives idle: 1 when new, 2 after each hit, so
 	 * that what is used again outlives what just passes by.
@@ -211,8 +211,8 @@ int mrc_flush_matching(struct mrcache *cache, mrc_match_fn *match,
 		       const void *arg);
 
 /*
- * mrcache_dereg_mr(), but -ENOENT (and nothing said) for an ibv_mr that did not
- * come from this cache.
+ * mrcache_dereg_mr(), but with nothing said -ENOENT for an ibv_mr that did not
+ * come from this cache, and -EINVAL for one that is not held.
  */
 int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv);
 

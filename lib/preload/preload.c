@@ -343,7 +343,9 @@ EXPORT int ibv_dereg_mr(struct ibv_mr *mr)
 	if (cache && mr)
 		ret = mrc_dereg_mr(cache, mr);
 	/* Device memory, null, imported, dmabuf, or from before us. */
-	return ret == -ENOENT ? REAL(dereg_mr, EOPNOTSUPP, mr) : ret;
+	if (ret == -ENOENT)
+		return REAL(dereg_mr, EOPNOTSUPP, mr);
+	return ret < 0 ? -ret : ret;
 }
 
 EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd,
