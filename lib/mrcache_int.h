@@ -259,6 +259,11 @@ void mrc_log(const struct mrcache_attr *attr, enum mrcache_log_level level,
 /* reaper.c */
 int mrc_reaper_start(struct mrcache *cache);
 void mrc_reaper_stop(struct mrcache *cache);
+/*
+ * The same when the process ends, but waits a second at most: exit() may have
+ * been called by a signal handler over a holder of the locks.
+ */
+void mrc_reaper_leave(struct mrcache *cache);
 /* In a fork child, where the thread does not exist. */
 void mrc_reaper_forget(struct mrcache *cache);
 

@@ -100,6 +100,19 @@ void mrc_reaper_stop(struct mrcache *cache)
 	mrc_reaper_forget(cache);
 }
 
+void mrc_reaper_leave(struct mrcache *cache)
+{
+	struct timespec limit;
+
+	if (!cache->reaper)
+		return;
+	eventfd_write(cache->reaper->stop, 1);
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec++;
+	if (!pthread_timedjoin_np(cache->reaper->thread, NULL, &limit))
+		mrc_reaper_forget(cache);
+}
+
 void mrc_reaper_forget(struct mrcache *cache)
 {
 	if (!cache->reaper)

@@ -146,7 +146,7 @@ static void at_exit(void)
 {
 	if (!mrc_is_owner(the_cache))
 		return;
-	mrc_reaper_stop(the_cache);
+	mrc_reaper_leave(the_cache);
 	publish_end(the_cache);
 }
 
