@@ -149,7 +149,7 @@ def read_stats():
 
 
 def run(argv, *, mrcache, launcher=(), server=None, port=None, env=None, cwd="/tmp",
-        limit=60):
+        limit=120):
     """Runs a program, plain or under mrcache; with `server`, as its client.
 
     Returns a dictionary: passed, output, seconds, registrations, and, under
@@ -217,7 +217,7 @@ STACKS = [
 ]
 
 
-def ring(stack, phases, *, mrcache, own_cache, limit=90):
+def ring(stack, phases, *, mrcache, own_cache, limit=180):
     """Runs ring; adds "phases", one dictionary for each, to run()'s result."""
     _, mpirun, env, no_cache, build = stack
     if not own_cache:
