@@ -149,6 +149,19 @@ static void collect(int out, int err)
 		texts[i][used[i]] = '\0';
 }
 
+static const char *counters_of(unsigned int user, pid_t pid)
+{
+	static char path[64];
+
+	snprintf(path, sizeof(path), "/dev/shm/mrcache.%u.%d", user, (int)pid);
+	return path;
+}
+
+const char *counters_path(pid_t pid)
+{
+	return counters_of(geteuid(), pid);
+}
+
 void run(const struct how *how, const char *mode)
 {
 	int out[2], err[2];
@@ -163,6 +176,8 @@ void run(const struct how *how, const char *mode)
 	close(out[0]);
 	close(err[0]);
 	outcome.status = finish(outcome.pid);
+	outcome.left_counters = !unlink(counters_path(outcome.pid)) ||
+				!unlink(counters_of(NOBODY, outcome.pid));
 }
 
 void run_well(const struct how *how, const char *mode)

@@ -40,6 +40,7 @@ struct how {
 struct outcome {
 	int status; /* as of waitpid() */
 	pid_t pid;
+	bool left_counters; /* in /dev/shm; they are removed */
 	char out[1 << 16];
 	char err[1 << 16];
 };
@@ -61,6 +62,9 @@ void run_all_ways(const char *mode);
 
 /* Whether we may become somebody else; tests that need it skip() if not. */
 bool is_root(void);
+
+/* Where the counters of a process are that this user runs. */
+const char *counters_path(pid_t pid);
 
 unsigned int lines(const char *text);
 /* The number after "NAME": in a line of statistics; -1 if there is none. */
