@@ -4,7 +4,8 @@
 
 usage: bench/plot.py BENCH.json DIRECTORY
 
-Makes DIRECTORY/{hit,driver,reuse}.{svg,png}, each if it was measured.
+Makes DIRECTORY/{hit,driver,reuse,scenarios}.{svg,png}, each if it was
+measured.
 """
 
 import json
@@ -99,6 +100,7 @@ def draw_hit(series, about):
             ax.text(max(value, spread(series, name)[1]) * 1.06, place,
                     short(value), va="center", fontsize=8.5)
     ax.set_xscale("log")
+    ax.set_xlim(left=1)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     ax.set_yticks(range(len(cases)), [c[1] for c in cases])
     ax.invert_yaxis()
@@ -123,8 +125,8 @@ def draw_driver(series, about):
     for i, value in enumerate(values):
         left.text(i, value + 0.015, f"{value:.2f}", ha="center", fontsize=9)
     left.axhline(1, color=OTHER, linewidth=1.2)
-    left.text(len(counts) - 0.55, 0.965, "device not open", color="white",
-              ha="right", va="top", fontsize=9)
+    left.text(len(counts) - 0.5, 1.17, "line: device not open", color=OTHER,
+              ha="right", fontsize=9)
     left.set_xticks(range(len(counts)), ["0", "1", "$10^3$", "$10^5$", "$10^6$"])
     left.set_xlabel("watches in the process")
     left.set_ylabel("time, relative")
@@ -156,51 +158,66 @@ def draw_driver(series, about):
 def draw_reuse(series, about):
     sizes = sorted(int(n.split("/")[1]) for n in series
                    if n.startswith("reuse/") and n.endswith("/none"))
-    kept = [n.split("/")[1] for n in series
-            if n.startswith("scenario/") and n.endswith("/kept")
-            and median(series, n)]
-    fig, (left, right) = plt.subplots(
-        1, 2, figsize=(11, max(4.6, 0.27 * len(kept) + 1.6)),
-        gridspec_kw={"width_ratios": [1, 1]})
     places = range(len(sizes))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.4))
     for way, colour, label in (("none", OTHER, "registered each time"),
                                ("naive", THIRD, "naive cache (unsafe)"),
                                ("mrcache", OURS, "mrcache")):
-        values = [median(series, f"reuse/{n}/{way}/registering") / 1e3
-                  for n in sizes]
-        left.plot(places, values, "o-", color=colour, label=label, markersize=5)
+        names = [f"reuse/{n}/{way}" for n in sizes]
+        left.plot(places, [median(series, n + "/registering") / 1e3
+                           for n in names],
+                  "o-", color=colour, label=label, markersize=5)
+        right.plot(places, [median(series, n)
+                            / median(series, f"reuse/{size}/naive")
+                            for n, size in zip(names, sizes)],
+                   "o-", color=colour, label=label, markersize=5)
     left.set_yscale("log")
     left.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    left.set_xticks(places, [bytes_name(n) for n in sizes], rotation=35,
-                    ha="right")
     left.set_ylabel("microseconds (log scale)")
-    left.set_title("Registering for one transfer, the same memory again",
-                   loc="left")
+    left.set_title("Registering alone", loc="left")
     left.legend(loc="upper left")
+    right.set_ylabel("relative to the naive cache")
+    right.set_ylim(bottom=0)
+    right.set_title("Registering and transferring", loc="left")
+    for ax in (left, right):
+        ax.set_xticks(places, [bytes_name(n) for n in sizes], rotation=35,
+                      ha="right")
+    fig.text(0.01, 0.005, about, fontsize=7.5, color="#666666")
+    return fig
 
+
+def draw_scenarios(series, about):
+    kept = [n.split("/")[1] for n in series
+            if n.startswith("scenario/") and n.endswith("/kept")
+            and median(series, n)]
+    fig, ax = plt.subplots(figsize=(8, 0.27 * len(kept) + 1.5))
     for way, colour, label, shift in (
             ("none", OTHER, "registered each time", 0.2),
             ("mrcache", OURS, "mrcache", -0.2)):
-        right.barh([i + shift for i in range(len(kept))],
-                   [median(series, f"scenario/{c}/{way}/registering") / 1e3
-                    for c in kept], height=0.38, color=colour, label=label)
-    right.set_xscale("log")
-    right.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    right.set_yticks(range(len(kept)), kept, fontsize=8.5)
-    right.invert_yaxis()
-    right.grid(axis="y", visible=False)
-    right.set_xlabel("microseconds for registering 64 KiB (log scale)")
-    right.set_title("... after what leaves the pages in place", loc="left")
+        ax.barh([i + shift for i in range(len(kept))],
+                [median(series, f"scenario/{c}/{way}/registering") / 1e3
+                 for c in kept], height=0.38, color=colour, label=label)
+    ax.set_xscale("log")
+    ax.set_xlim(left=1)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    ax.set_yticks(range(len(kept)), kept, fontsize=8.5)
+    ax.set_ylim(len(kept) - 0.4, -0.6)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("microseconds for registering 64 KiB (log scale)")
+    ax.set_title("After what leaves the pages in place", loc="left")
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2)
     fig.text(0.01, 0.005, about, fontsize=7.5, color="#666666")
     return fig
 
 
 # --- all --------------------------------------------------------------------------
 
+# What a drawing needs, and of which benchmark it is.
 DRAWINGS = {
-    "hit": (draw_hit, "hit/1/mrcache"),
-    "driver": (draw_driver, "driver/munmap/no-device"),
-    "reuse": (draw_reuse, "reuse/4096/none"),
+    "hit": (draw_hit, "hit/1/mrcache", "hit"),
+    "driver": (draw_driver, "driver/munmap/no-device", "driver"),
+    "reuse": (draw_reuse, "reuse/4096/none", "reuse"),
+    "scenarios": (draw_scenarios, "scenario/mlock/kept", "reuse"),
 }
 
 
@@ -209,15 +226,15 @@ def main():
         sys.exit(__doc__)
     data = json.loads(Path(sys.argv[1]).read_text())
     series, machine = data["series"], data["machine"]
-    for name, (draw, needed) in DRAWINGS.items():
+    for name, (draw, needed, bench) in DRAWINGS.items():
         if needed not in series:
             continue
         about = f"{machine['cpu']}, {machine['cpus']} CPUs"
-        if name != "hit":
-            about += (f"; Linux {machine['kernels'][name]} guest, emulated "
+        if bench != "hit":
+            about += (f"; Linux {machine['kernels'][bench]} guest, emulated "
                       "(TCG): only ratios mean anything"
                       if machine["guest"] == "tcg" else
-                      f"; Linux {machine['kernels'][name]} guest")
+                      f"; Linux {machine['kernels'][bench]} guest")
         if data["quick"]:
             about += "; a quick run, not for comparing"
         with plt.rc_context(STYLE):
