@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Access that may be wider than asked for when a larger range serves. */
 #define LOCAL_ACCESS IBV_ACCESS_LOCAL_WRITE
@@ -391,9 +392,10 @@ void mr_release(struct mrcache *cache, struct mr *list)
 		ret = cache->verbs->dereg_mr(atomic_load(&mr->ibv));
 		if (ret) {
 			mrc_count(cache, STAT_DEREG_ERRORS);
-			mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
-				"cannot deregister memory that is no longer used: %s",
-				mrcache_strerror(ret));
+			if (mrc_once(cache, ONCE_DEREG))
+				mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
+					"cannot deregister memory that is no longer used: %s (said once, counted)",
+					strerror(ret));
 		} else {
 			mrc_count(cache, STAT_DEREGISTRATIONS);
 		}

@@ -289,6 +289,7 @@ static inline bool mrc_is_owner(const struct mrcache *cache)
 enum mrc_once {
 	ONCE_BYPASS, /* and MRCACHE_BYPASS_REASONS more */
 	ONCE_MONITOR = ONCE_BYPASS + MRCACHE_BYPASS_REASONS,
+	ONCE_DEREG,
 };
 bool mrc_once(struct mrcache *cache, unsigned int what);
 
