@@ -15,6 +15,8 @@
 
 #include <cmocka.h>
 
+#include "memop_cmocka.h"
+
 #include "memop.h"
 #include "umn.h"
 
@@ -100,28 +102,6 @@ static void check_consistent(const struct answer *a)
 	assert_int_equal(a->word, a->events == 1);
 }
 
-static void make(struct memop_buffer *b, const struct memop *op)
-{
-	const char *reason = memop_missing(op);
-	int ret;
-
-	if (reason) {
-		print_message("# skipped: %s: %s\n", op->name, reason);
-		skip();
-	}
-	ret = memop_make(b, op, SIZE);
-	if (ret)
-		fail_msg("%s: making the memory: %s", op->name, strerror(-ret));
-}
-
-static void perform(struct memop_buffer *b)
-{
-	int ret = memop_perform(b);
-
-	if (ret)
-		fail_msg("%s: %s", b->op->name, strerror(-ret));
-}
-
 static void filtered(void **state)
 {
 	const struct memop *op = *state;
@@ -131,7 +111,7 @@ static void filtered(void **state)
 	int round, reports = 0;
 
 	assert_int_equal(umn_start(&v.umn, UMN_ALL), 0);
-	make(&b, op);
+	make(&b, op, SIZE);
 	assert_int_equal(umn_watch(v.umn.fd, b.addr, b.size, COOKIE,
 				   UMMUNOTIFY_WATCH_CACHEABLE, &v.watch),
 			 0);
@@ -181,7 +161,7 @@ static void unfiltered(void **state)
 	int round;
 
 	assert_int_equal(umn_start(&u, 0), 0);
-	make(&b, op);
+	make(&b, op, SIZE);
 	assert_int_equal(umn_register(u.fd, b.addr, b.size, COOKIE), 0);
 	for (round = 1; round <= ROUNDS; round++) {
 		umn_drain(u.fd, NULL, 0, NULL);

@@ -16,6 +16,8 @@
 
 #include <cmocka.h>
 
+#include "memop_cmocka.h"
+
 #include "wire.h"
 
 #define ROUNDS	  4
@@ -41,28 +43,6 @@ static int tear_down(void **state)
 	return rdma_close(&wire);
 }
 
-static void make(struct memop_buffer *b, const struct memop *op)
-{
-	const char *reason = memop_missing(op);
-	int ret;
-
-	if (reason) {
-		print_message("# skipped: %s: %s\n", op->name, reason);
-		skip();
-	}
-	ret = memop_make(b, op, SIZE);
-	if (ret)
-		fail_msg("%s: making the memory: %s", op->name, strerror(-ret));
-}
-
-static void perform(struct memop_buffer *b)
-{
-	int ret = memop_perform(b);
-
-	if (ret)
-		fail_msg("%s: %s", b->op->name, strerror(-ret));
-}
-
 /* --- the naive cache --------------------------------------------------------- */
 
 /* One registration for good: how many bytes go wrong over all rounds. */
@@ -74,7 +54,7 @@ static size_t naive_wrong(const struct memop *op)
 	unsigned int round;
 	long wrong;
 
-	make(&b, op);
+	make(&b, op, SIZE);
 	mr = ibv_reg_mr(wire.pd, b.addr, b.size, WIRE_REMOTE);
 	assert_non_null(mr);
 	for (round = 0; round < ROUNDS; round++) {
@@ -183,7 +163,7 @@ static void cached(const struct memop *op, const char *monitor, bool filtered)
 	struct run run = {0};
 	struct ibv_mr *mr;
 
-	make(&run.b, op);
+	make(&run.b, op, SIZE);
 	run.cache = wire_cache(monitor);
 	assert_non_null(run.cache);
 	assert_string_equal(mrcache_monitor(run.cache), monitor);
