@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Open addressing with linear probing, at most half full while there is memory. An entry is one
- * 64-bit word, hash and number + 1, so that readers never see half of one.
+ * Open addressing with linear probing, at most half full while there is memory.
  * Removing shifts later entries back instead of leaving tombstones, so tables
  * are replaced only to grow. Replaced tables stay until the end, because a
  * reader may be in one; they double, so together they are no larger than the
@@ -13,12 +12,6 @@
 #include <stdlib.h>
 
 #define INITIAL_SIZE 1024u
-
-struct mrc_index_table {
-	struct mrc_index_table *older;
-	uint32_t mask;
-	_Atomic uint64_t entries[];
-};
 
 static uint64_t pack(uint32_t hash, uint32_t number)
 {
@@ -142,29 +135,4 @@ void mrc_index_remove(struct mrc_index *index, uint32_t hash, uint32_t number)
 		hole = at;
 	}
 	atomic_store_explicit(&table->entries[hole], 0, memory_order_release);
-}
-
-void mrc_index_find(const struct mrc_index *index, uint32_t hash,
-		    struct mrc_index_iter *iter)
-{
-	iter->table = atomic_load_explicit(&index->table, memory_order_acquire);
-	iter->hash = hash;
-	iter->at = hash & iter->table->mask;
-	iter->left = iter->table->mask;
-}
-
-uint32_t mrc_index_next(struct mrc_index_iter *iter)
-{
-	while (iter->left--) {
-		uint64_t entry = atomic_load_explicit(
-			&iter->table->entries[iter->at], memory_order_acquire);
-
-		iter->at = (iter->at + 1) & iter->table->mask;
-		if (!entry)
-			break;
-		if (hash_of(entry) == iter->hash)
-			return (uint32_t)entry - 1;
-	}
-	iter->left = 0;
-	return MRC_INDEX_END;
 }

@@ -15,7 +15,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct mrc_index_table;
+/*
+ * An entry is one 64-bit word, hash and number + 1, so that readers never see
+ * half of one; 0 is no entry.
+ */
+struct mrc_index_table {
+	struct mrc_index_table *older;
+	uint32_t mask;
+	_Atomic uint64_t entries[];
+};
 
 struct mrc_index {
 	_Atomic(struct mrc_index_table *)
@@ -42,9 +50,31 @@ int mrc_index_insert(struct mrc_index *index, uint32_t hash, uint32_t number);
 void mrc_index_remove(struct mrc_index *index, uint32_t hash, uint32_t number);
 
 /* The numbers of a hash, one a call, then MRC_INDEX_END. */
-void mrc_index_find(const struct mrc_index *index, uint32_t hash,
-		    struct mrc_index_iter *iter);
-uint32_t mrc_index_next(struct mrc_index_iter *iter);
+static inline void mrc_index_find(const struct mrc_index *index, uint32_t hash,
+				  struct mrc_index_iter *iter)
+{
+	iter->table = atomic_load_explicit(&index->table, memory_order_acquire);
+	iter->hash = hash;
+	iter->at = hash & iter->table->mask;
+	iter->left = iter->table->mask;
+}
+
+static inline uint32_t mrc_index_next(struct mrc_index_iter *iter)
+{
+	while (iter->left--) {
+		/* Pairs with the release in put(): what is found is filled in. */
+		uint64_t entry = atomic_load_explicit(
+			&iter->table->entries[iter->at], memory_order_acquire);
+
+		iter->at = (iter->at + 1) & iter->table->mask;
+		if (!entry)
+			break;
+		if (entry >> 32 == iter->hash)
+			return (uint32_t)entry - 1;
+	}
+	iter->left = 0;
+	return MRC_INDEX_END;
+}
 
 /* Mixes two words into a hash (the finaliser of MurmurHash3, public domain). */
 static inline uint32_t mrc_hash(uint64_t a, uint64_t b)

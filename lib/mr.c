@@ -5,30 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Access that may be wider than asked for when a larger range serves. */
-#define LOCAL_ACCESS IBV_ACCESS_LOCAL_WRITE
-
 /* ---- pool ---------------------------------------------------------------- */
-
-struct mr *mr_of_number(struct mrcache *cache, uint32_t number)
-{
-	uint32_t at;
-	unsigned int chunk = mrc_chunk(number, &at);
-
-	/* Pairs with the release in grow(). */
-	return atomic_load_explicit(&cache->chunks[chunk],
-				    memory_order_acquire) +
-	       at;
-}
 
 struct mr *mr_of_cookie(struct mrcache *cache, uint64_t cookie)
 {
-	for (unsigned int chunk = 0; chunk < MRC_CHUNKS; chunk++) {
-		uintptr_t first = (uintptr_t)atomic_load_explicit(
-			&cache->chunks[chunk], memory_order_acquire);
-		size_t size = mrc_chunk_size(chunk) * sizeof(struct mr);
+	uint32_t left = cache->made;
 
-		if (first && cookie >= first && cookie - first < size &&
+	for (unsigned int chunk = 0; left; chunk++) {
+		uintptr_t first = (uintptr_t)atomic_load_explicit(
+			&cache->chunks[chunk], memory_order_relaxed);
+		size_t made = mrc_chunk_size(chunk);
+
+		if (made > left)
+			made = left;
+		left -= (uint32_t)made;
+		if (cookie >= first &&
+		    cookie - first < made * sizeof(struct mr) &&
 		    (cookie - first) % sizeof(struct mr) == 0)
 			return (struct mr *)(uintptr_t)cookie;
 	}
@@ -50,14 +42,12 @@ static struct mr *grow(struct mrcache *cache)
 		mrs = aligned_alloc(_Alignof(struct mr), size);
 		if (!mrs)
 			return NULL;
-		for (size_t i = 0; i < mrc_chunk_size(chunk); i++)
-			mrs[i] = (struct mr){.number =
-						     cache->made + (uint32_t)i};
-		/* Pairs with the acquires in mr_of_number() and mr_of_cookie(). */
+		/* Pairs with the acquire in mr_of_number(). */
 		atomic_store_explicit(&cache->chunks[chunk], mrs,
 				      memory_order_release);
 	}
-	cache->made++;
+	/* One by one: what is not needed yet stays untouched memory. */
+	mrs[at] = (struct mr){.number = cache->made++};
 	return &mrs[at];
 }
 
@@ -146,17 +136,11 @@ void mr_put(struct mrcache *cache, struct mr *mr)
 
 /* ---- what the index holds --------------------------------------------------- */
 
-static uint32_t hash_range(const struct ibv_pd *pd, uintptr_t start,
-			   size_t length, int access)
-{
-	return mrc_hash((uintptr_t)pd ^ (uint64_t)(unsigned int)access << 48,
-			start ^ length * UINT64_C(0xff51afd7ed558ccd));
-}
-
 static uint32_t hash_mr(struct mr *mr)
 {
-	return hash_range(atomic_load(&mr->pd), atomic_load(&mr->start),
-			  atomic_load(&mr->length), atomic_load(&mr->access));
+	return mr_hash_range(atomic_load(&mr->pd), atomic_load(&mr->start),
+			     atomic_load(&mr->length),
+			     atomic_load(&mr->access));
 }
 
 /*
@@ -165,11 +149,6 @@ static uint32_t hash_mr(struct mr *mr)
  * than the registration: three at the most. A range inside it starts in one of
  * those blocks.
  */
-static unsigned int order_of(size_t length)
-{
-	return 63 - (unsigned int)__builtin_clzll(length);
-}
-
 static uint32_t hash_block(const struct ibv_pd *pd, unsigned int order,
 			   uintptr_t address)
 {
@@ -186,7 +165,7 @@ static struct blocks blocks_of(struct mr *mr)
 {
 	uintptr_t start = atomic_load(&mr->start);
 	size_t length = atomic_load(&mr->length);
-	unsigned int order = order_of(length);
+	unsigned int order = mr_order_of(length);
 
 	return (struct blocks){order, start >> order,
 			       (start + length - 1) >> order};
@@ -484,127 +463,57 @@ void mr_linger(struct mrcache *cache, struct mr **list)
 
 /* ---- finding -------------------------------------------------------------------- */
 
-/* Acquire, so that the caller's second look at life comes after (I2). */
-static bool serves_exactly(struct mr *mr, const struct mr_want *want)
-{
-	return atomic_load_explicit(&mr->start, memory_order_acquire) ==
-		       want->start &&
-	       atomic_load_explicit(&mr->length, memory_order_acquire) ==
-		       want->length &&
-	       atomic_load_explicit(&mr->pd, memory_order_acquire) ==
-		       want->pd &&
-	       atomic_load_explicit(&mr->access, memory_order_acquire) ==
-		       want->access;
-}
-
-static bool serves_within(struct mr *mr, const struct mr_want *want)
-{
-	uintptr_t start =
-		atomic_load_explicit(&mr->start, memory_order_acquire);
-	size_t length = atomic_load_explicit(&mr->length, memory_order_acquire);
-	int access = atomic_load_explicit(&mr->access, memory_order_acquire);
-
-	return start <= want->start && want->length <= length &&
-	       want->start - start <= length - want->length &&
-	       atomic_load_explicit(&mr->pd, memory_order_acquire) ==
-		       want->pd &&
-	       (access | LOCAL_ACCESS) == (want->access | LOCAL_ACCESS) &&
-	       (access & want->access) == want->access;
-}
-
-typedef bool serves_fn(struct mr *mr, const struct mr_want *want);
-
-/* Holds mr if it serves, and checks that it was worth holding (I4). */
-static bool try_hold(struct mrcache *cache, struct mrc_thread *thread,
-		     struct mr *mr, serves_fn *serves,
-		     const struct mr_want *want, struct mr_hold *hold)
-{
-	uint64_t life = atomic_load_explicit(&mr->life, memory_order_acquire);
-
-	if (!(life & 1) || !serves(mr, want))
-		return false;
-	*hold = (struct mr_hold){mr, life,
-				 mrc_thread_count(thread, mr->number)};
-	mr_hold_add(hold);
-	mrc_fence_light(cache);
-	if (mr_is_usable(cache, mr, life))
-		return true;
-	mr_hold_drop(cache, hold);
-	return false;
-}
-
 /*
  * Under the lock nothing is doomed beside us. A monitor without state words
  * has just been drained, so that what is LIVE was valid when we were called.
  */
 static bool hold_locked(struct mrcache *cache, struct mrc_thread *thread,
-			struct mr *mr, serves_fn *serves,
+			uint32_t number, mr_serves_fn *serves,
 			const struct mr_want *want, struct mr_hold *hold)
 {
+	struct mr *mr = mr_of_number(cache, number);
+
 	if (mr->state != MR_LIVE || !serves(mr, want) ||
 	    (cache->states && !mr_is_untouched(cache, mr)))
 		return false;
 	*hold = (struct mr_hold){mr, atomic_load(&mr->life),
-				 mrc_thread_count(thread, mr->number)};
+				 mrc_thread_count(thread, number)};
 	mr_hold_add(hold);
 	return true;
 }
 
-typedef bool hold_fn(struct mrcache *cache, struct mrc_thread *thread,
-		     struct mr *mr, serves_fn *serves,
-		     const struct mr_want *want, struct mr_hold *hold);
-
-static inline bool find_hash(struct mrcache *cache, struct mrc_thread *thread,
-			     uint32_t hash, serves_fn *serves, hold_fn *try,
-			     const struct mr_want *want, struct mr_hold *hold)
+static inline bool find_larger(struct mrcache *cache, struct mrc_thread *thread,
+			       mr_hold_fn *try, const struct mr_want *want,
+			       struct mr_hold *hold)
 {
-	struct mrc_index_iter iter;
-	uint32_t number;
+	uint64_t orders = atomic_load(&cache->orders) &
+			  ~UINT64_C(0) << mr_order_of(want->length);
 
-	mrc_index_find(&cache->by_range, hash, &iter);
-	while ((number = mrc_index_next(&iter)) != MRC_INDEX_END)
-		if (try(cache, thread, mr_of_number(cache, number), serves,
-			want, hold))
-			return true;
-	return false;
-}
-
-static inline bool find(struct mrcache *cache, struct mrc_thread *thread,
-			hold_fn *try, const struct mr_want *want,
-			struct mr_hold *hold)
-{
-	uint32_t hash =
-		hash_range(want->pd, want->start, want->length, want->access);
-	uint64_t orders;
-
-	if (find_hash(cache, thread, hash, serves_exactly, try, want, hold))
-		return true;
-	if (!cache->contain)
-		return false;
-	orders = atomic_load(&cache->orders) &
-		 ~UINT64_C(0) << order_of(want->length);
 	while (orders) {
 		unsigned int order = (unsigned int)__builtin_ctzll(orders);
 
 		orders &= orders - 1;
-		hash = hash_block(want->pd, order, want->start);
-		if (find_hash(cache, thread, hash, serves_within, try, want,
-			      hold))
+		if (mr_find_hash(cache, thread,
+				 hash_block(want->pd, order, want->start),
+				 mr_contains, try, want, hold))
 			return true;
 	}
 	return false;
 }
 
-bool mr_find(struct mrcache *cache, struct mrc_thread *thread,
-	     const struct mr_want *want, struct mr_hold *hold)
+bool mr_find_larger(struct mrcache *cache, struct mrc_thread *thread,
+		    const struct mr_want *want, struct mr_hold *hold)
 {
-	return find(cache, thread, try_hold, want, hold);
+	return find_larger(cache, thread, mr_try_number, want, hold);
 }
 
 bool mr_find_locked(struct mrcache *cache, struct mrc_thread *thread,
 		    const struct mr_want *want, struct mr_hold *hold)
 {
-	return find(cache, thread, hold_locked, want, hold);
+	return mr_find_hash(cache, thread, mr_hash_want(want), mr_serves,
+			    hold_locked, want, hold) ||
+	       (cache->contain &&
+		find_larger(cache, thread, hold_locked, want, hold));
 }
 
 struct mr *mr_find_ibv_locked(struct mrcache *cache, const struct ibv_mr *ibv)
@@ -624,21 +533,15 @@ struct mr *mr_find_ibv_locked(struct mrcache *cache, const struct ibv_mr *ibv)
 }
 
 struct mr *mr_find_ibv(struct mrcache *cache, const struct ibv_mr *ibv,
-		       uint64_t *life)
+		       uint64_t *life, uint32_t *number)
 {
 	struct mrc_index_iter iter;
-	uint32_t number;
 
 	mrc_index_find(&cache->by_ibv, mr_hash_ibv(ibv), &iter);
-	while ((number = mrc_index_next(&iter)) != MRC_INDEX_END) {
-		struct mr *mr = mr_of_number(cache, number);
+	while ((*number = mrc_index_next(&iter)) != MRC_INDEX_END) {
+		struct mr *mr = mr_of_number(cache, *number);
 
-		*life = atomic_load_explicit(&mr->life, memory_order_acquire);
-		if ((*life & 1) &&
-		    atomic_load_explicit(&mr->ibv, memory_order_acquire) ==
-			    ibv &&
-		    atomic_load_explicit(&mr->life, memory_order_acquire) ==
-			    *life)
+		if (mr_is_ibv(mr, ibv, life))
 			return mr;
 	}
 	return NULL;

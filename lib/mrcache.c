@@ -303,71 +303,63 @@ int mrcache_close(struct mrcache *cache)
 
 /* ---- registering --------------------------------------------------------------- */
 
-static struct recent_reg *recent_reg(struct mrc_thread *thread, uintptr_t start,
-				     size_t length)
+/*
+ * Where a thread remembers what served a request: under the range itself, or
+ * what served as part of it, under the block that it was found by, so that one
+ * entry does for all of a large registration.
+ */
+static inline uint64_t range_key(uintptr_t start, size_t length)
 {
-	uint64_t hash = (start ^ length) * UINT64_C(0x9e3779b97f4a7c15);
-
-	return &thread->regs[hash >> 54];
+	return start ^ length;
 }
 
-static struct recent_mr *recent_mr(struct mrc_thread *thread,
-				   const struct ibv_mr *ibv)
+static inline uint64_t block_key(uintptr_t start, unsigned int order)
 {
-	uint64_t hash = (uintptr_t)ibv * UINT64_C(0x9e3779b97f4a7c15);
-
-	return &thread->mrs[hash >> 54];
+	return (start >> order) ^ (uint64_t)(order + 1) << 56;
 }
 
-_Static_assert(MRC_RECENT == 1u << (64 - 54), "the shifts above");
-
-static void remember(struct mrc_thread *thread, const struct mr_want *want,
-		     const struct mr_hold *hold, struct ibv_mr *ibv)
+static inline void remember(const struct mrcache *cache,
+			    struct mrc_thread *thread,
+			    const struct mr_want *want,
+			    const struct mr_hold *hold, struct ibv_mr *ibv)
 {
+	const struct mrc_recent recent = {hold->mr, hold->count};
+	uint64_t key = range_key(want->start, want->length);
+
 	if (!thread || !hold->count)
 		return;
-	*recent_reg(thread, want->start, want->length) = (struct recent_reg){
-		.start = want->start,
-		.length = want->length,
-		.pd = want->pd,
-		.access = want->access,
-		.life = hold->life,
-		.mr = hold->mr,
-		.count = hold->count,
-		.ibv = ibv,
-	};
-	*recent_mr(thread, ibv) = (struct recent_mr){
-		.ibv = ibv,
-		.life = hold->life,
-		.mr = hold->mr,
-		.count = hold->count,
-	};
+	if (cache->contain && !mr_serves(hold->mr, want)) {
+		thread->order = mr_order(hold->mr);
+		key = block_key(want->start, thread->order);
+	}
+	*mrc_recent(thread->ranges, key) = recent;
+	*mrc_recent(thread->ibvs, (uintptr_t)ibv) = recent;
 }
 
-/* What every hit does once it holds: the same for all ways to find. */
-static struct ibv_mr *hit(struct mrc_thread *thread, const struct mr_want *want,
-			  const struct mr_hold *hold)
+static inline void count_hit(struct mrc_thread *thread)
 {
-	struct mr *mr = hold->mr;
+	atomic_store_explicit(
+		thread->hits,
+		atomic_load_explicit(thread->hits, memory_order_relaxed) + 1,
+		memory_order_relaxed);
+}
+
+/* What a hit does once it holds, when it was found the long way. */
+static inline struct ibv_mr *hit(struct mrcache *cache,
+				 struct mrc_thread *thread,
+				 const struct mr_want *want,
+				 const struct mr_hold *hold)
+{
 	struct ibv_mr *ibv =
-		atomic_load_explicit(&mr->ibv, memory_order_relaxed);
+		atomic_load_explicit(&hold->mr->ibv, memory_order_relaxed);
 
-	mr_reference(mr);
-	remember(thread, want, hold, ibv);
-	return ibv;
-}
-
-static void count_hit(struct mrcache *cache, struct mrc_thread *thread)
-{
+	mr_reference(hold->mr);
+	remember(cache, thread, want, hold, ibv);
 	if (thread)
-		atomic_store_explicit(
-			thread->hits,
-			atomic_load_explicit(thread->hits,
-					     memory_order_relaxed) +
-				1,
-			memory_order_relaxed);
+		count_hit(thread);
 	else
 		mrc_count(cache, STAT_OTHER_HITS);
+	return ibv;
 }
 
 /*
@@ -605,8 +597,7 @@ static struct ibv_mr *reg_watched(struct mrcache *cache,
 		pthread_mutex_unlock(&cache->lock);
 		drop_ibv(cache, ibv);
 		abandon(cache, mr);
-		count_hit(cache, thread);
-		return hit(thread, want, &hold);
+		return hit(cache, thread, want, &hold);
 	}
 	/* Without state words an event may have come since is_dirty(). */
 	if (mr->hit)
@@ -618,7 +609,7 @@ static struct ibv_mr *reg_watched(struct mrcache *cache,
 		return hand_out_uncached(cache, mr, ibv,
 					 (enum mrcache_bypass)reason);
 	mrc_count(cache, STAT_MISSES);
-	remember(thread, want, &hold, ibv);
+	remember(cache, thread, want, &hold, ibv);
 	return ibv;
 }
 
@@ -673,8 +664,7 @@ static struct ibv_mr *reg_slow(struct mrcache *cache, struct mrc_thread *thread,
 	if (reason < 0 && drained &&
 	    mr_find_locked(cache, thread, want, &hold)) {
 		pthread_mutex_unlock(&cache->lock);
-		count_hit(cache, thread);
-		return hit(thread, want, &hold);
+		return hit(cache, thread, want, &hold);
 	}
 	mr = mr_get(cache, &range);
 	if (mr && reason < 0) {
@@ -698,6 +688,29 @@ static struct ibv_mr *reg_slow(struct mrcache *cache, struct mrc_thread *thread,
 	return reg_watched(cache, thread, mr, want, &range);
 }
 
+/* Looks at what the thread remembers under a key: whether that serves. */
+static inline bool recall(struct mrc_thread *thread, uint64_t key,
+			  mr_serves_fn *serves, const struct mr_want *want,
+			  struct mr_hold *hold)
+{
+	const struct mrc_recent *recent = mrc_recent(thread->ranges, key);
+
+	hold->mr = recent->mr;
+	hold->count = recent->count;
+	if (!hold->count)
+		return false;
+	hold->life =
+		atomic_load_explicit(&hold->mr->life, memory_order_acquire);
+	return (hold->life & 1) && serves(hold->mr, want);
+}
+
+static inline struct ibv_mr *recalled(struct mrc_thread *thread, struct mr *mr)
+{
+	count_hit(thread);
+	mr_reference(mr);
+	return atomic_load_explicit(&mr->ibv, memory_order_relaxed);
+}
+
 /* A child knows nothing of its own registrations and needs not to. */
 static struct ibv_mr *reg_in_child(struct mrcache *cache,
 				   const struct mr_want *want)
@@ -707,49 +720,73 @@ static struct ibv_mr *reg_in_child(struct mrcache *cache,
 				    want->access);
 }
 
-struct ibv_mr *mrcache_reg_mr(struct mrcache *cache, struct ibv_pd *pd,
-			      void *addr, size_t length, int access)
+/* No registration of this very range is known. */
+static __attribute__((noinline)) struct ibv_mr *
+reg_unknown(struct mrcache *cache, struct mrc_thread *thread, struct ibv_pd *pd,
+	    uintptr_t start, size_t length, int access)
 {
-	struct mr_want want = {pd, (uintptr_t)addr, length, access};
+	struct mr_want want = {pd, start, length, access};
+	struct mr_hold hold;
+
+	if (!mrc_is_owner(cache))
+		return reg_in_child(cache, &want);
+	if (cache->contain && length &&
+	    mr_find_larger(cache, thread, &want, &hold))
+		return hit(cache, thread, &want, &hold);
+	return reg_slow(cache, thread, &want);
+}
+
+/*
+ * Not what the thread used recently for this very range. `dropped`, if not
+ * NULL, was held in vain, and has been doomed meanwhile.
+ */
+static __attribute__((noinline)) struct ibv_mr *
+reg_other(struct mrcache *cache, struct ibv_pd *pd, void *addr, size_t length,
+	  int access, struct mr *dropped)
+{
+	const struct mr_want want = {pd, (uintptr_t)addr, length, access};
 	struct mrc_thread *thread;
 	struct mr_hold hold;
 
-	if (!cache ||
-	    !atomic_load_explicit(&cache->open, memory_order_relaxed) || !pd) {
+	if (!mrc_is_open(cache) || !pd) {
 		errno = EINVAL;
 		return NULL;
 	}
+	if (dropped)
+		mr_finish(cache, dropped);
 	thread = mrc_thread(cache);
-	if (__builtin_expect(thread != NULL, 1)) {
-		struct recent_reg *recent =
-			recent_reg(thread, want.start, length);
+	if (cache->contain && thread &&
+	    recall(thread, block_key(want.start, thread->order), mr_contains,
+		   &want, &hold) &&
+	    mr_try_hold(cache, &hold))
+		return recalled(thread, hold.mr);
+	if (mrc_is_owner(cache) && mr_find_same(cache, thread, &want, &hold))
+		return hit(cache, thread, &want, &hold);
+	return reg_unknown(cache, thread, pd, want.start, length, access);
+}
 
-		if (recent->start == want.start && recent->length == length &&
-		    recent->pd == pd && recent->access == access &&
-		    recent->life) {
-			struct mr *mr = recent->mr;
+/*
+ * The hit that matters most. What is rare leaves by a last call with the same
+ * arguments, so that no register need be saved here.
+ */
+struct ibv_mr *mrcache_reg_mr(struct mrcache *cache, struct ibv_pd *pd,
+			      void *addr, size_t length, int access)
+{
+	const struct mr_want want = {pd, (uintptr_t)addr, length, access};
+	struct mrc_thread *thread = mrc_thread_known(cache);
+	struct mr *dropped = NULL;
+	struct mr_hold hold;
 
-			hold = (struct mr_hold){mr, recent->life,
-						recent->count};
-			mr_hold_add(&hold);
-			mrc_fence_light(cache);
-			if (__builtin_expect(mr_is_usable(cache, mr, hold.life),
-					     1)) {
-				mr_reference(mr);
-				count_hit(cache, thread);
-				return recent->ibv;
-			}
-			mr_hold_drop(cache, &hold);
-			recent->life = 0;
-		}
+	if (__builtin_expect(thread && recall(thread,
+					      range_key(want.start, length),
+					      mr_serves, &want, &hold),
+			     1)) {
+		if (__builtin_expect(mr_hold_if_usable(cache, &hold), 1))
+			return recalled(thread, hold.mr);
+		if (mr_hold_sub(cache, &hold))
+			dropped = hold.mr;
 	}
-	if (!mrc_is_owner(cache))
-		return reg_in_child(cache, &want);
-	if (length && mr_find(cache, thread, &want, &hold)) {
-		count_hit(cache, thread);
-		return hit(thread, &want, &hold);
-	}
-	return reg_slow(cache, thread, &want);
+	return reg_other(cache, pd, addr, length, access, dropped);
 }
 
 /* ---- giving back ------------------------------------------------------------------ */
@@ -832,38 +869,21 @@ static inline bool is_surely_held(const struct mr *mr,
 	       atomic_load_explicit(&mr->handed, memory_order_relaxed) >= 0;
 }
 
-int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
+static int dereg_other(struct mrcache *cache, struct ibv_mr *ibv)
 {
 	struct mrc_thread *thread = mrc_thread(cache);
 	struct mr_hold hold;
-	struct mr *mr;
-	uint64_t life;
+	uint32_t number;
 
 	if (!mrc_is_owner(cache))
 		return dereg_in_child(cache, ibv);
-	if (__builtin_expect(thread != NULL, 1)) {
-		struct recent_mr *recent = recent_mr(thread, ibv);
-
-		/* While this use is LIVE ibv can only mean it. */
-		if (recent->ibv == ibv &&
-		    atomic_load_explicit(&recent->mr->life,
-					 memory_order_acquire) ==
-			    recent->life &&
-		    is_surely_held(recent->mr, recent->count)) {
-			hold = (struct mr_hold){recent->mr, recent->life,
-						recent->count};
-			mr_hold_drop(cache, &hold);
-			return 0;
-		}
-	}
-
-	mr = mr_find_ibv(cache, ibv, &life);
-	if (!mr)
+	hold.mr = mr_find_ibv(cache, ibv, &hold.life, &number);
+	if (!hold.mr)
 		return dereg_locked(cache, thread, ibv);
-	hold = (struct mr_hold){mr, life, mrc_thread_count(thread, mr->number)};
+	hold.count = mrc_thread_count(thread, number);
 	/* Registered by another thread, or not held at all. */
-	if (!(hold.count && is_surely_held(mr, hold.count)) &&
-	    mr_holds(cache, mr) <= 0)
+	if (!(hold.count && is_surely_held(hold.mr, hold.count)) &&
+	    mr_holds(cache, hold.mr) <= 0)
 		return dereg_locked(cache, thread, ibv);
 	if (hold.count &&
 	    atomic_load_explicit(hold.count, memory_order_relaxed) <= 0)
@@ -872,23 +892,66 @@ int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
 	return 0;
 }
 
-int mrcache_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
+/* Finds what the thread used recently and surely holds. */
+static inline bool recall_ibv(struct mrc_thread *thread,
+			      const struct ibv_mr *ibv, struct mr_hold *hold)
+{
+	const struct mrc_recent *recent =
+		mrc_recent(thread->ibvs, (uintptr_t)ibv);
+
+	hold->mr = recent->mr;
+	hold->count = recent->count;
+	/* While it is LIVE ibv can only mean it. */
+	return hold->count && mr_is_ibv(hold->mr, ibv, &hold->life) &&
+	       is_surely_held(hold->mr, hold->count);
+}
+
+int mrc_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
+{
+	struct mrc_thread *thread = mrc_thread_known(cache);
+	struct mr_hold hold;
+
+	if (!thread || !recall_ibv(thread, ibv, &hold))
+		return dereg_other(cache, ibv);
+	mr_hold_drop(cache, &hold);
+	return 0;
+}
+
+static __attribute__((noinline)) int dereg_or_complain(struct mrcache *cache,
+						       struct ibv_mr *ibv)
 {
 	int ret;
 
-	if (!cache ||
-	    !atomic_load_explicit(&cache->open, memory_order_relaxed) || !ibv)
+	if (!mrc_is_open(cache) || !ibv)
 		return EINVAL;
-	ret = mrc_dereg_mr(cache, ibv);
-	if (__builtin_expect(ret < 0, 0)) {
-		mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
-			"mrcache_dereg_mr(%p): %s", (void *)ibv,
-			ret == -EINVAL
-				? "not held; given back twice?"
-				: "not from this cache, or given back already");
-		ret = EINVAL;
-	}
-	return ret;
+	ret = dereg_other(cache, ibv);
+	if (ret >= 0)
+		return ret;
+	mrc_log(&cache->attr, MRCACHE_LOG_ERROR, "mrcache_dereg_mr(%p): %s",
+		(void *)ibv,
+		ret == -EINVAL ? "not held; given back twice?"
+			       : "not from this cache, or given back already");
+	return EINVAL;
+}
+
+static __attribute__((noinline)) int finish(struct mrcache *cache,
+					    struct mr *mr)
+{
+	mr_finish(cache, mr);
+	return 0;
+}
+
+/* As mrcache_reg_mr() above, what is rare leaves by a last call. */
+int mrcache_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
+{
+	struct mrc_thread *thread = mrc_thread_known(cache);
+	struct mr_hold hold;
+
+	if (__builtin_expect(!thread || !recall_ibv(thread, ibv, &hold), 0))
+		return dereg_or_complain(cache, ibv);
+	if (__builtin_expect(mr_hold_sub(cache, &hold), 0))
+		return finish(cache, hold.mr);
+	return 0;
 }
 
 /* ---- the rest ------------------------------------------------------------------------ */
@@ -897,6 +960,7 @@ bool mrcache_valid_slow(struct mrcache *cache, const struct ibv_mr *ibv)
 {
 	struct mr *mr;
 	uint64_t life;
+	uint32_t number;
 	bool valid;
 
 	if (!cache || !atomic_load(&cache->open) || !ibv ||
@@ -906,7 +970,7 @@ bool mrcache_valid_slow(struct mrcache *cache, const struct ibv_mr *ibv)
 	    mrc_generation(cache) + 1 != atomic_load(&cache->hot->drained) &&
 	    !mrc_drain(cache, true))
 		return false;
-	mr = mr_find_ibv(cache, ibv, &life);
+	mr = mr_find_ibv(cache, ibv, &life, &number);
 	if (mr && cache->states && mr_is_usable(cache, mr, life))
 		return true;
 

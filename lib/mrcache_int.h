@@ -88,27 +88,17 @@ struct mrc_pd {
 	UT_hash_handle hh;
 };
 
-/* What a thread remembers of a request it made. One cache line. */
-struct recent_reg {
-	uintptr_t start;
-	size_t length;
-	struct ibv_pd *pd;
-	uint64_t life; /* 0: empty */
+/*
+ * A registration that a thread used recently, and the thread's count of it. It
+ * is only a guess where to look: whether it serves is asked of the registration
+ * itself, as of one that the index names.
+ */
+struct mrc_recent {
 	struct mr *mr;
-	_Atomic int64_t *count;
-	struct ibv_mr *ibv;
-	int access;
+	_Atomic int64_t *count; /* NULL: empty */
 };
 
-/* The same for giving back. */
-struct recent_mr {
-	struct ibv_mr *ibv;
-	uint64_t life;
-	struct mr *mr;
-	_Atomic int64_t *count;
-};
-
-#define MRC_RECENT 1024u
+#define MRC_RECENT_BITS 11
 
 /*
  * What one thread has in one cache. Written by that thread alone, except that
@@ -120,9 +110,11 @@ struct mrc_thread {
 	_Atomic uint64_t *hits;	 /* in mrc_counters, or own_hits; immutable */
 	struct mrc_thread *next; /* immutable once linked */
 	_Atomic uint64_t own_hits;
-	bool in_use; /* under the cache lock */
-	struct recent_reg regs[MRC_RECENT];
-	struct recent_mr mrs[MRC_RECENT];
+	bool in_use;	    /* under the cache lock */
+	unsigned int order; /* of the last hit by containment */
+	/* See mrc_recent(). Two, or one would push out the other's. */
+	struct mrc_recent ranges[1u << MRC_RECENT_BITS]; /* asked for */
+	struct mrc_recent ibvs[1u << MRC_RECENT_BITS];	 /* and given */
 };
 
 /*
@@ -283,6 +275,12 @@ void mrc_linger(struct mrcache *cache);
 static inline bool mrc_is_owner(const struct mrcache *cache)
 {
 	return __atomic_load_n(&cache->hot->alive, __ATOMIC_RELAXED);
+}
+
+static inline bool mrc_is_open(const struct mrcache *cache)
+{
+	return cache &&
+	       atomic_load_explicit(&cache->open, memory_order_relaxed);
 }
 
 /* Says a line only the first time for this cache. */

@@ -163,25 +163,17 @@ found:
 	return record->thread;
 }
 
-_Atomic int64_t *mrc_thread_count(struct mrc_thread *thread, uint32_t number)
+_Atomic int64_t *mrc_thread_counts(struct mrc_thread *thread,
+				   unsigned int chunk)
 {
-	uint32_t at;
-	unsigned int chunk = mrc_chunk(number, &at);
-	_Atomic int64_t *counts;
+	_Atomic int64_t *counts =
+		calloc(mrc_chunk_size(chunk), sizeof(*counts));
 
-	if (!thread)
-		return NULL;
-	counts = atomic_load_explicit(&thread->counts[chunk],
-				      memory_order_relaxed);
-	if (!counts) {
-		counts = calloc(mrc_chunk_size(chunk), sizeof(*counts));
-		if (!counts)
-			return NULL;
-		/* Pairs with the acquire in mrc_thread_read(). */
+	/* Pairs with the acquire in mrc_thread_read(). */
+	if (counts)
 		atomic_store_explicit(&thread->counts[chunk], counts,
 				      memory_order_release);
-	}
-	return &counts[at];
+	return counts;
 }
 
 int64_t mrc_thread_read(struct mrc_thread *thread, uint32_t number)

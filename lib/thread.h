@@ -31,8 +31,19 @@ static inline struct mrc_thread *mrc_thread(struct mrcache *cache)
 	return mrc_thread_lookup(cache);
 }
 
-/* The thread's count of a registration, made if need be; NULL without memory. */
-_Atomic int64_t *mrc_thread_count(struct mrc_thread *thread, uint32_t number);
+/* The same for the cache used last, if that is open; else NULL. */
+static inline struct mrc_thread *mrc_thread_known(const struct mrcache *cache)
+{
+	struct mrc_thread *thread = mrc_current.thread;
+
+	/* With a thread, mrc_current.cache is not NULL. */
+	if (__builtin_expect(thread && mrc_current.cache == cache &&
+				     atomic_load_explicit(&cache->open,
+							  memory_order_relaxed),
+			     1))
+		return thread;
+	return NULL;
+}
 
 /* A thread's count now, by any thread. */
 int64_t mrc_thread_read(struct mrc_thread *thread, uint32_t number);
@@ -76,6 +87,38 @@ static inline unsigned int mrc_chunk(uint32_t number, uint32_t *at)
 static inline size_t mrc_chunk_size(unsigned int chunk)
 {
 	return (size_t)MRC_CHUNK_FIRST << chunk;
+}
+
+/* Makes the counts of a chunk; NULL without memory. */
+_Atomic int64_t *mrc_thread_counts(struct mrc_thread *thread,
+				   unsigned int chunk);
+
+/* The thread's count of a registration, made if need be; NULL without memory. */
+static inline _Atomic int64_t *mrc_thread_count(struct mrc_thread *thread,
+						uint32_t number)
+{
+	uint32_t at;
+	unsigned int chunk = mrc_chunk(number, &at);
+	_Atomic int64_t *counts;
+
+	if (!thread)
+		return NULL;
+	counts = atomic_load_explicit(&thread->counts[chunk],
+				      memory_order_relaxed);
+	if (__builtin_expect(!counts, 0))
+		counts = mrc_thread_counts(thread, chunk);
+	return counts ? &counts[at] : NULL;
+}
+
+/*
+ * Where in a table a key has its place (Fibonacci hashing: keys at regular
+ * distances, as buffers and ibv_mrs often are, spread evenly).
+ */
+static inline struct mrc_recent *mrc_recent(struct mrc_recent *table,
+					    uint64_t key)
+{
+	return &table[key * UINT64_C(0x9e3779b97f4a7c15) >>
+		      (64 - MRC_RECENT_BITS)];
 }
 
 #endif /* MRC_THREAD_H */

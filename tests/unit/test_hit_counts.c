@@ -25,7 +25,7 @@
 
 struct way {
 	const char *name;
-	size_t ranges; /* more than MRC_RECENT: not all can be remembered */
+	size_t ranges; /* more than MRC_RECENT_BITS let it remember */
 	bool contain;  /* inside larger registrations */
 	bool moved;  /* the counter has moved: something else was invalidated */
 	bool handed; /* another thread registered them, and has ended */
@@ -35,10 +35,10 @@ struct way {
 
 static const struct way ways[] = {
 	{.name = "one range", .ranges = 1},
-	{.name = "ranges used recently", .ranges = 16, .most = 200},
-	{.name = "many ranges", .ranges = 3000, .most = 450},
+	{.name = "ranges used recently", .ranges = 16, .most = 140},
+	{.name = "many ranges", .ranges = 3000, .most = 320},
 	{.name = "inside larger ones", .ranges = 3000, .contain = true},
-	{.name = "the counter moved", .ranges = 16, .moved = true, .most = 210},
+	{.name = "the counter moved", .ranges = 16, .moved = true, .most = 150},
 	{.name = "many, the counter moved", .ranges = 3000, .moved = true},
 	{.name = "registered by another thread",
 	 .ranges = 3000,

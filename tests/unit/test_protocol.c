@@ -359,8 +359,8 @@ static void look(void *arg)
 	struct mr_hold hold;
 
 	m->ran = true;
-	m->found = mr_find(m->s->cache, mrc_thread(m->s->cache), want(m->s),
-			   &hold);
+	m->found = mr_find_same(m->s->cache, mrc_thread(m->s->cache),
+				want(m->s), &hold);
 	if (m->found)
 		mr_hold_drop(m->s->cache, &hold);
 }
@@ -522,21 +522,30 @@ static void flush_under_hold(void *arg)
 	mrcache_flush(m->s->cache, NULL);
 }
 
+/*
+ * Between a thread's look at a registration and its hold there is nothing that
+ * a trap could stop, so the hold that comes too late is made by hand.
+ */
 static void a_hold_of_an_earlier_use_does_not_keep_a_later_one(void **state)
 {
 	struct scene s;
 	struct meanwhile m = {.s = &s};
+	struct mr_hold hold;
 
 	begin(&s, flags_of(state) | FAKE_TRAPS);
 	touch(&s, 8, PAGES);
+	hold.mr = mr_of_number(s.cache, 0);
+	hold.life = atomic_load(&hold.mr->life);
+	hold.count = mrc_thread_count(mrc_thread(s.cache), 0);
 	assert_int_equal(mrcache_flush(s.cache, NULL), 0);
-	/* The same structure serves another range; this thread remembers the old. */
+	/* The same structure serves another range. */
 	touch(&s, OTHER, 1);
+	assert_int_equal(atomic_load(&hold.mr->start), (uintptr_t)page(OTHER));
 	fake_trap_generation(s.monitor, flush_under_hold, &m);
-	touch(&s, 8, PAGES);
+	assert_false(mr_try_hold(s.cache, &hold));
 	assert_true(m.ran);
-	assert_int_equal(stats(&s).cached, 1);
-	assert_int_equal(fake_registered(NULL), 1);
+	assert_int_equal(stats(&s).cached, 0);
+	assert_int_equal(fake_registered(NULL), 0);
 	finish(&s);
 }
 
