@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define WAIT_SECONDS 60
+#define SLAB	     "/sys/kernel/slab/"
 
 char *pages_map(size_t count)
 {
@@ -151,6 +152,39 @@ int receive_fd(int socket)
 		return -EPIPE;
 	memcpy(&fd, CMSG_DATA(header), sizeof(fd));
 	return fd;
+}
+
+int slab_shrink(const char *cache)
+{
+	char path[512];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), SLAB "%s/shrink", cache);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	ret = write(fd, "1", 1) == 1 ? 0 : -errno;
+	close(fd);
+	return ret;
+}
+
+long slab_objects(const char *cache)
+{
+	char path[512];
+	long objects;
+	int ret;
+	FILE *f;
+
+	ret = slab_shrink(cache);
+	if (ret)
+		return ret;
+	snprintf(path, sizeof(path), SLAB "%s/objects", cache);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	ret = fscanf(f, "%ld", &objects);
+	fclose(f);
+	return ret == 1 ? objects : -EBADMSG;
 }
 
 bool put_byte(int fd, char byte)

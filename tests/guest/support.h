@@ -32,6 +32,12 @@ int in_child(int (*f)(void *argument), void *argument);
 int send_fd(int socket, int fd);
 int receive_fd(int socket);
 
+/* Frees what a slab cache of the kernel has at hand. 0 or -errno. */
+int slab_shrink(const char *cache);
+
+/* Objects in use in a slab cache, counted exactly, or -errno. */
+long slab_objects(const char *cache);
+
 /* Single bytes through a pipe or a socket, past EINTR; false when it is closed. */
 bool put_byte(int fd, char byte);
 bool get_byte(int fd, char *byte);

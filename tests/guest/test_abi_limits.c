@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Many watches, the module's limits, and what fdinfo and the parameters show.
- * The module is loaded anew with small limits: its file is named by $UMN_MODULE
- * or is where the guest's launcher puts it.
+ * The module is loaded anew with small limits.
  */
+#include "module.h"
 #include "support.h"
 #include "umn.h"
 
@@ -177,77 +177,21 @@ static void fdinfo_adds_up(void **state)
 
 /* ---- the module, loaded anew ---------------------------------------------------- */
 
-static int unload(void)
-{
-	return syscall(SYS_delete_module, "ummunotify", O_NONBLOCK) ? -errno
-								    : 0;
-}
-
 /* Closed by the tear-down too: open files keep the module. */
 static struct umn a = {.fd = -1}, b = {.fd = -1};
-
-/* The module's file, or -errno. */
-static int open_module(void)
-{
-	const char *file = getenv("UMN_MODULE"), *results = getenv("RESULTS");
-	char path[512];
-	int fd;
-
-	if (!file && results) {
-		snprintf(path, sizeof(path), "%s/.guest/ummunotify.ko",
-			 results);
-		file = path;
-	}
-	if (!file)
-		return -ENOENT;
-	fd = open(file, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
-static int load(const char *parameters)
-{
-	const struct timespec pause = {.tv_nsec = 1000000};
-	time_t end = time(NULL) + 10;
-	int fd, ret;
-
-	fd = open_module();
-	if (fd < 0)
-		return fd;
-	ret = syscall(SYS_finit_module, fd, parameters, 0) ? -errno : 0;
-	close(fd);
-	/* devtmpfs makes the node. */
-	while (!ret && access(UMN_DEVICE, R_OK) && time(NULL) < end)
-		nanosleep(&pause, NULL);
-	return ret;
-}
-
-/* Leaves the module as it is if it could not be loaded again. */
-static int reload(const char *parameters)
-{
-	int fd, ret;
-
-	fd = open_module();
-	if (fd < 0) {
-		print_error("no module file (UMN_MODULE): %s\n", strerror(-fd));
-		return fd;
-	}
-	close(fd);
-	ret = unload();
-	return ret && ret != -ENOENT ? ret : load(parameters);
-}
 
 static int set_defaults(void **state)
 {
 	(void)state;
 	umn_stop(&a);
 	umn_stop(&b);
-	return reload("");
+	return module_reload("");
 }
 
 static int set_small(void **state)
 {
 	(void)state;
-	return reload("max_watches=8 max_watches_total=12");
+	return module_reload("max_watches=8 max_watches_total=12");
 }
 
 static void a_file_has_its_limit(void **state)
@@ -350,23 +294,23 @@ static void in_use_it_cannot_be_unloaded(void **state)
 {
 	(void)state;
 	assert_int_equal(umn_start(&a, UMN_ALL), 0);
-	assert_int_equal(unload(), -EWOULDBLOCK);
+	assert_int_equal(module_unload(), -EWOULDBLOCK);
 	assert_int_equal(close(a.fd), 0);
 	a.fd = -1;
-	assert_int_equal(unload(), -EWOULDBLOCK);
+	assert_int_equal(module_unload(), -EWOULDBLOCK);
 	umn_stop(&a);
-	assert_int_equal(unload(), 0);
+	assert_int_equal(module_unload(), 0);
 	assert_int_equal(umn_open(O_RDONLY), -ENOENT);
 }
 
 static void odd_limits_are_refused(void **state)
 {
 	(void)state;
-	assert_int_equal(unload(), 0);
-	assert_int_equal(load("max_watches=0"), -EINVAL);
-	assert_int_equal(load("max_watches=4294967295"), -EINVAL);
-	assert_int_equal(load("max_watches=-1"), -EINVAL);
-	assert_int_equal(load("max_watches=1"), 0);
+	assert_int_equal(module_unload(), 0);
+	assert_int_equal(module_load("max_watches=0"), -EINVAL);
+	assert_int_equal(module_load("max_watches=4294967295"), -EINVAL);
+	assert_int_equal(module_load("max_watches=-1"), -EINVAL);
+	assert_int_equal(module_load("max_watches=1"), 0);
 }
 
 int main(void)

@@ -57,19 +57,6 @@ static void pause_ms(long ms)
 	nanosleep(&pause, NULL);
 }
 
-static void shrink(const char *cache)
-{
-	char path[512];
-	int fd;
-
-	snprintf(path, sizeof(path), SLAB "%s/shrink", cache);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return; /* a cache that has gone meanwhile */
-	assert_int_equal(write(fd, "1", 1), 1);
-	close(fd);
-}
-
 static void shrink_all(void)
 {
 	struct dirent *entry;
@@ -79,7 +66,7 @@ static void shrink_all(void)
 	assert_non_null(dir);
 	while ((entry = readdir(dir)))
 		if (entry->d_name[0] != '.')
-			shrink(entry->d_name);
+			slab_shrink(entry->d_name); /* unless it is gone */
 	closedir(dir);
 }
 
@@ -111,15 +98,6 @@ static long objects_of(const struct usage *u, const char *name)
 		if (!strcmp(u->caches[i].name, name))
 			return u->caches[i].objects;
 	return -1;
-}
-
-static long objects(const char *name)
-{
-	static struct usage u;
-
-	shrink(name);
-	read_caches(&u);
-	return objects_of(&u, name);
 }
 
 /* The pages each CPU keeps for itself, which MemFree leaves out; in KiB. */
@@ -311,13 +289,13 @@ static void objects_are_counted_exactly(void **state)
 	struct umn u;
 
 	(void)state;
-	assert_int_equal(objects(CACHE), 0);
+	assert_int_equal(slab_objects(CACHE), 0);
 	assert_int_equal(use(&u, 0), 0);
-	assert_int_equal(objects(CACHE), WATCHES);
+	assert_int_equal(slab_objects(CACHE), WATCHES);
 	assert_int_equal(umn_unregister(u.fd, 1), 0);
-	assert_int_equal(objects(CACHE), WATCHES - 1);
+	assert_int_equal(slab_objects(CACHE), WATCHES - 1);
 	umn_stop(&u);
-	assert_int_equal(objects(CACHE), 0);
+	assert_int_equal(slab_objects(CACHE), 0);
 }
 
 /* Ten times faster here, and nothing else about it matters. */
