@@ -545,6 +545,5 @@ int main(int argc, char **argv)
 
 	if (argc == 3 && !strcmp(argv[1], "--stale"))
 		return is_stale(atoi(argv[2]));
-	alarm(120);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

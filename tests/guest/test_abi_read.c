@@ -538,6 +538,5 @@ int main(void)
 		cmocka_unit_test(sigio),
 	};
 
-	alarm(120);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

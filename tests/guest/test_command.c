@@ -454,6 +454,5 @@ int main(int argc, char **argv)
 
 	if (argc == 2 && !strcmp(argv[1], "--program"))
 		return program();
-	alarm(240);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

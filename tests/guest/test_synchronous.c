@@ -266,6 +266,5 @@ int main(void)
 		cmocka_unit_test(words_change_before_the_counter),
 	};
 
-	alarm(120);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

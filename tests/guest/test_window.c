@@ -478,6 +478,5 @@ int main(void)
 		cmocka_unit_test(armed_outside_any_window),
 	};
 
-	alarm(120);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
