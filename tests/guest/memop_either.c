@@ -15,13 +15,6 @@
 
 #include "memop_int.h"
 
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT 21
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define THP	     "/sys/kernel/mm/transparent_hugepage/"
 #define KSM	     "/sys/kernel/mm/ksm/"

@@ -4,10 +4,31 @@
 #define TESTS_GUEST_MEMOP_INT_H
 
 #include <linux/ummunotify.h>
+#include <sys/mman.h>
 
 #include "memop.h"
 
 #define MEMOP_HUGE ((size_t)2 << 20)
+
+/* What an older C library does not know. */
+#ifndef MADV_COLD
+#define MADV_COLD    20
+#define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ  22
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE  103
+#endif
 
 struct memop_group {
 	const struct memop *ops;

@@ -23,14 +23,6 @@
 
 #include "memop_int.h"
 
-#ifndef MADV_COLD
-#define MADV_COLD 20
-#endif
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ  22
-#define MADV_POPULATE_WRITE 23
-#endif
-
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* --- processes ----------------------------------------------------------- */

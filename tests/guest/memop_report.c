@@ -15,17 +15,6 @@
 
 #include "memop_int.h"
 
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24
-#endif
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE  103
-#endif
-
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* --- unmapped and mapped again ------------------------------------------- */

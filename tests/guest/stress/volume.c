@@ -33,17 +33,6 @@
 #include "../support.h"
 #include "../umn.h"
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE  103
-#endif
-
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Far from where the kernel puts mappings by itself: holes stay holes. */
