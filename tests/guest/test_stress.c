@@ -229,7 +229,7 @@ WIRE(many_domains, .monitor = "ummunotify", .caches = 2, .own_pds = true,
      .reaper = true, .hold = true);
 WIRE(one_registration, .monitor = "ummunotify", .caches = 2, .max_regs = 1,
      .own_pds = true, .reaper = true);
-WIRE(little_locked, .monitor = "ummunotify", .caches = 1, .memlock = 256 << 10,
+WIRE(little_locked, .monitor = "ummunotify", .caches = 1, .memlock = 192 << 10,
      .reaper = true);
 /* The race can be lost, so that winning it says something. */
 WIRE(naive, .caches = 1, .hold = true, .naive = true);

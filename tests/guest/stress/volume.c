@@ -174,6 +174,14 @@ static int shrink_grow(const struct place *p)
 	return q == MAP_FAILED ? map_usual(p) : 0;
 }
 
+/* A few pages, which are more often all of them shared. */
+static int remove_some(const struct place *p)
+{
+	size_t size = p->size < 4 * PAGE ? p->size : 4 * PAGE;
+
+	return madvise(p->addr, size, MADV_REMOVE) ? -errno : 0;
+}
+
 static int punch(const struct place *p)
 {
 	return memop_punch(p->fd, p->offset, p->size);
@@ -278,7 +286,7 @@ static const struct change changes[] = {
 	ADVICE("dontneed", MADV_DONTNEED),
 	ADVICE("free", MADV_FREE),
 	ADVICE("pageout", MADV_PAGEOUT),
-	ADVICE("remove", MADV_REMOVE),
+	CALL("remove", remove_some),
 	CALL("huge", map_huge),
 	ADVICE("collapse", MADV_COLLAPSE, .optional = true),
 	ADVICE("mergeable", MADV_MERGEABLE),
