@@ -283,7 +283,8 @@ static void killed(void **state)
 		struct dice dice = dice_for(DICE_KILL, kills++);
 
 		worked += kill_one(&dice);
-	} while (now() < end || kills < KILLS);
+	} while (now() < end || kills < KILLS ||
+		 (!worked && kills < 4 * KILLS));
 	print_message("# killed: %u times, %u of them at work; 0 leaks\n",
 		      kills, worked);
 	assert_true(worked > 0);
