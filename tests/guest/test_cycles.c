@@ -4,7 +4,9 @@
  * and close, processes that are killed, load and unload. The objects of the
  * driver's own slab cache are counted exactly. All else moves a little by
  * itself, so there half of what one thing lost in each cycle would come to is
- * let pass.
+ * let pass. A kernel that looks for leaks finds each one, when the guest ends
+ * (tests/guest/init), and what it notes for that grows: a twentieth of the
+ * cycles does there, and only the driver's objects are counted here.
  */
 #include "support.h"
 #include "umn.h"
@@ -298,6 +300,11 @@ static void objects_are_counted_exactly(void **state)
 	assert_int_equal(slab_objects(CACHE), 0);
 }
 
+static bool kernel_finds_leaks(void)
+{
+	return !access("/sys/kernel/debug/kmemleak", F_OK);
+}
+
 /* Ten times faster here, and nothing else about it matters. */
 static void expedite(bool on)
 {
@@ -317,6 +324,11 @@ static void repeat(void (*cycle)(int number))
 	/* What a first time needs, and measuring, is not lost. */
 	for (i = 0; i < CYCLES / 20; i++)
 		cycle(i);
+	if (kernel_finds_leaks()) {
+		expedite(false);
+		assert_int_equal(slab_objects(CACHE), 0);
+		return;
+	}
 	measure(&before);
 	for (i = 0; i < CYCLES; i++)
 		cycle(i);
