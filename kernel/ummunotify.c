@@ -740,11 +740,13 @@ static long umn_ioctl_query(struct umn_file *file, void __user *arg)
 		.features = UMN_FEATURES,
 		.granted = umn_features(file),
 		.max_watches = max_watches,
-		.watches = READ_ONCE(file->watches),
 		.state_offset = UMMUNOTIFY_STATE_OFFSET,
 		.state_bytes = umn_state_bytes(file),
 	};
 
+	spin_lock(&file->lock);
+	parm.watches = file->watches;
+	spin_unlock(&file->lock);
 	return copy_to_user(arg, &parm, sizeof(parm)) ? -EFAULT : 0;
 }
 
