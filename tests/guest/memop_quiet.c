@@ -448,8 +448,12 @@ static int advise(struct memop_buffer *b, const int *advices, size_t count)
 	size_t i;
 
 	for (i = 0; i < count; i++)
-		/* EINVAL: not in this kernel, or not for this memory. */
-		if (madvise(b->addr, b->size, advices[i]) && errno != EINVAL)
+		/*
+		 * EINVAL: not in this kernel, or not for this memory; EBADF:
+		 * where nothing can be swapped, nothing will be needed.
+		 */
+		if (madvise(b->addr, b->size, advices[i]) && errno != EINVAL &&
+		    errno != EBADF)
 			return -errno;
 	return 0;
 }

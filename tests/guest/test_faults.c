@@ -369,7 +369,7 @@ static void reopen_with(uint32_t count)
 /* So many slots are remembered in one word (IDA), this is the next. */
 static void reopen_at_bitmap(void)
 {
-	reopen_with(62);
+	reopen_with(63);
 }
 
 /* The state words of so many slots have one page, this is the next. */
