@@ -959,17 +959,16 @@ int mrcache_dereg_mr(struct mrcache *cache, struct ibv_mr *ibv)
 bool mrcache_valid_slow(struct mrcache *cache, const struct ibv_mr *ibv)
 {
 	struct mr *mr;
-	uint64_t life;
+	bool valid, drained = true;
 	uint32_t number;
-	bool valid;
+	uint64_t life;
 
 	if (!cache || !atomic_load(&cache->open) || !ibv ||
 	    !mrc_is_owner(cache))
 		return false;
 	if (!cache->states && cache->monitor &&
-	    mrc_generation(cache) + 1 != atomic_load(&cache->hot->drained) &&
-	    !mrc_drain(cache, true))
-		return false;
+	    mrc_generation(cache) + 1 != atomic_load(&cache->hot->drained))
+		drained = mrc_drain(cache, true);
 	mr = mr_find_ibv(cache, ibv, &life, &number);
 	if (mr && cache->states && mr_is_usable(cache, mr, life))
 		return true;
@@ -978,12 +977,11 @@ bool mrcache_valid_slow(struct mrcache *cache, const struct ibv_mr *ibv)
 	mr = mr_find_ibv_locked(cache, ibv);
 	if (!mr)
 		valid = false;
-	else if (mr->state == MR_LIVE)
-		valid = !cache->states || mr_is_untouched(cache, mr);
+	else if (mr->uncached)
+		valid = true;
 	else
-		valid = mr->uncached ||
-			(!mr->stale &&
-			 (!cache->states || mr_is_untouched(cache, mr)));
+		valid = !mr->stale &&
+			(cache->states ? mr_is_untouched(cache, mr) : drained);
 	pthread_mutex_unlock(&cache->lock);
 	return valid;
 }
