@@ -380,7 +380,6 @@ static void unshare_any(void)
 	const struct held *held = take_held();
 	unsigned int others = 0;
 	struct held one;
-	struct mr *mr;
 	int ret;
 
 	if (!held)
@@ -388,48 +387,58 @@ static void unshare_any(void)
 	one = *held;
 	for (unsigned int i = 0; i < m.n_held; i++)
 		others += &m.held[i] != held && m.held[i].ibv == one.ibv;
-	mr = mr_of(one.ibv);
+	if (one.cached)
+		find_watch(mr_cookie(mr_of(one.ibv)))->gone = true;
 	ret = mrc_unshare(m.cache, one.ibv);
 	CHECK(ret == (others ? -EBUSY : 0), "%d, %u others", ret, others);
-	if (one.cached)
-		find_watch(mr_cookie(mr))->gone = true;
 }
 
 static void invalidate(void)
 {
 	struct held range;
 	uintptr_t start, last;
-	int ret;
+	int ret, expected;
 
 	take_range(&range);
 	start = (uintptr_t)range.addr;
 	last = start + range.length - 1;
-	ret = mrcache_invalidate(m.cache, range.addr, range.length);
-	CHECK(ret == (range.length && last >= start ? 0 : -EINVAL), "%d", ret);
-	for (unsigned int i = 0; !ret && i < m.n_watches; i++)
+	expected = range.length && last >= start ? 0 : -EINVAL;
+	/* At once: what comes while these are released is not meant. */
+	for (unsigned int i = 0; !expected && i < m.n_watches; i++)
 		if (m.watches[i].start <= last && start < m.watches[i].end)
 			m.watches[i].told = true;
+	ret = mrcache_invalidate(m.cache, range.addr, range.length);
+	CHECK(ret == expected, "%d", ret);
 }
 
-static void flush(void)
+/* Different ones of a domain, or of all. */
+static int count_held(const struct ibv_pd *pd)
 {
-	uint8_t byte = take_byte(&m.in) % (DOMAINS + 1);
-	struct ibv_pd *pd = byte ? fake_pd(byte - 1) : NULL;
-	int held = 0, ret;
+	int n = 0;
 
 	for (unsigned int i = 0; i < m.n_held; i++) {
 		bool first = !pd || m.held[i].pd == pd;
 
 		for (unsigned int j = 0; first && j < i; j++)
 			first = m.held[j].ibv != m.held[i].ibv;
-		held += first;
+		n += first;
 	}
-	ret = mrcache_flush(m.cache, pd);
-	CHECK(ret == held, "%d held, says flush, and %d are", ret, held);
+	return n;
+}
+
+static void flush(void)
+{
+	uint8_t byte = take_byte(&m.in) % (DOMAINS + 1);
+	struct ibv_pd *pd = byte ? fake_pd(byte - 1) : NULL;
+	int ret;
+
 	for (unsigned int i = 0; i < m.n_held; i++)
 		if (m.held[i].cached && (!pd || m.held[i].pd == pd))
 			find_watch(mr_cookie(mr_of(m.held[i].ibv)))->gone =
 				true;
+	ret = mrcache_flush(m.cache, pd);
+	CHECK(ret == count_held(pd), "%d held, says flush, and %d are", ret,
+	      count_held(pd));
 }
 
 static void close_early(void)
