@@ -23,6 +23,15 @@ enum fake_call {
 	FAKE_UNWATCH,
 	FAKE_READ,
 	FAKE_CLOSE,
+	/* Of the system, by the library or the test; see fake_system.c. */
+	FAKE_MEMORY, /* malloc and its like */
+	FAKE_MAP,
+	FAKE_THREAD,
+	FAKE_KEY, /* a thread's own value */
+	FAKE_EVENTFD,
+	FAKE_POLL,
+	FAKE_OPEN,
+	FAKE_FEATURES, /* asking a device what it offers */
 	FAKE_CALLS,
 };
 
@@ -67,12 +76,17 @@ const char *fake_first_trouble(void); /* or NULL */
 int fake_enter(enum fake_call call);
 void fake_during(enum fake_call call);
 void fake_leave(enum fake_call call);
+/* The same of the system: only counted, and not while fake_allocates. */
+int fake_enter_system(enum fake_call call);
 
 /*
- * In a thread where it is not zero, memory is not to be made scarce: it is the
- * fakes that allocate.
+ * In a thread where it is not zero, the system does not fail: it is the fakes
+ * (or the test) that allocate.
  */
 extern __thread int fake_allocates;
+
+/* mmap()s less munmap()s. */
+int fake_maps(void);
 
 /* ---- memory ------------------------------------------------------------------ */
 

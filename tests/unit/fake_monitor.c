@@ -44,6 +44,7 @@ struct fake_monitor {
 	struct mrc_monitor monitor; /* first: what the cache sees */
 	pid_t pid; /* who made it; others must leave alone what is shared */
 	unsigned int flags, per_read, max_watches;
+	int memory; /* of both, shared */
 	uint64_t *generation;
 	uint32_t *states;
 	size_t mapped;
@@ -409,9 +410,12 @@ static void fake_close(struct mrc_monitor *monitor)
 	pthread_mutex_unlock(&lock);
 	if (m->monitor.fd >= 0)
 		close(m->monitor.fd);
+	fake_allocates++;
 	if (m->seen)
 		munmap(m->seen, m->mapped);
 	munmap(m->generation, m->mapped);
+	fake_allocates--;
+	close(m->memory);
 	free(m);
 	fake_leave(FAKE_CLOSE);
 	errno = EXFULL;
@@ -429,11 +433,13 @@ static const struct mrc_monitor_ops ops = {
 
 struct fake_monitor *fake_monitor_new(unsigned int flags)
 {
-	struct fake_monitor *m = calloc(1, sizeof(*m));
 	int memory = memfd_create("monitor", MFD_CLOEXEC);
 	size_t mapped = PAGE + STATES_BYTES;
+	struct fake_monitor *m;
 	char *seen;
 
+	fake_allocates++;
+	m = calloc(1, sizeof(*m));
 	if (!m || memory < 0 || ftruncate(memory, (off_t)mapped))
 		abort();
 	m->pid = getpid();
@@ -453,7 +459,7 @@ struct fake_monitor *fake_monitor_new(unsigned int flags)
 			abort();
 		seen = m->seen;
 	}
-	close(memory);
+	m->memory = memory;
 	m->monitor = (struct mrc_monitor){
 		.ops = &ops,
 		.name = flags & FAKE_STATES ? "fake" : "fake-2010",
@@ -461,6 +467,7 @@ struct fake_monitor *fake_monitor_new(unsigned int flags)
 		.fd = flags & FAKE_FD ? eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
 				      : -1,
 	};
+	fake_allocates--;
 	if (flags & FAKE_STATES) {
 		m->states = (uint32_t *)((char *)m->generation + PAGE);
 		m->monitor.states = (uint32_t *)(seen + PAGE);
@@ -479,6 +486,17 @@ struct fake_monitor *fake_monitor_new(unsigned int flags)
 struct mrc_monitor *fake_monitor_base(struct fake_monitor *m)
 {
 	return &m->monitor;
+}
+
+void *fake_monitor_map(struct fake_monitor *m, size_t size, bool states)
+{
+	void *mapping;
+
+	fake_allocates++;
+	mapping = mmap(NULL, size, PROT_READ, MAP_SHARED, m->memory,
+		       states ? (off_t)PAGE : 0);
+	fake_allocates--;
+	return mapping;
 }
 
 unsigned int fake_monitors(void)

@@ -36,6 +36,10 @@ void fake_per_read(struct fake_monitor *monitor, unsigned int events);
 /* ENOSPC for more watches than this. */
 void fake_max_watches(struct fake_monitor *monitor, unsigned int watches);
 
+/* Another mapping of its generation or its state words, for a fake driver. */
+#define FAKE_STATES_BYTES (4 * PAGE)
+void *fake_monitor_map(struct fake_monitor *monitor, size_t size, bool states);
+
 unsigned int fake_watches(struct fake_monitor *monitor);
 unsigned int fake_pending(struct fake_monitor *monitor);
 uint64_t fake_generation(struct fake_monitor *monitor);

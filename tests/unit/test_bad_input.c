@@ -233,6 +233,21 @@ static void what_is_being_given_back_is_refused(void **state)
 	finish(&s);
 }
 
+static void what_is_not_held_is_not_made_ones_own(void **state)
+{
+	struct ibv_mr foreign, *mr;
+	struct scene s;
+
+	begin(&s, flags_of(state));
+	assert_int_equal(mrc_unshare(s.cache, &foreign), -ENOENT);
+	mr = reg(&s, 0, 1);
+	give(&s, mr);
+	assert_int_equal(mrc_unshare(s.cache, mr), -ENOENT);
+	assert_int_equal(fake_registered(NULL), 0);
+	touch(&s, 0, 1);
+	finish(&s);
+}
+
 static void a_refusal_is_said(void **state)
 {
 	struct ibv_mr foreign;
@@ -432,6 +447,7 @@ int main(void)
 		TEST_BOTH(an_uncached_one_is_given_back_once),
 		TEST_BOTH(a_stale_one_is_given_back_once),
 		TEST_BOTH(what_is_being_given_back_is_refused),
+		TEST_BOTH(what_is_not_held_is_not_made_ones_own),
 		TEST_BOTH(a_refusal_is_said),
 		TEST_BOTH(a_closed_cache_refuses_everything),
 		TEST_BOTH(a_thread_may_end_after_its_cache),

@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What is scarce: room in the cache, memory that may be locked, watches, and
- * memory at all. What is idle makes room, what is held never goes, and any call
- * that fails anywhere leaves nothing behind and a cache that works.
+ * What is scarce: room in the cache, memory that may be locked, and memory at
+ * all. What is idle makes room, and what is held never goes.
  */
 #include "unit.h"
-
-#include <stdlib.h>
 
 static void begin_limited(struct scene *s, unsigned int flags,
 			  uint64_t max_bytes, uint64_t max_regs)
@@ -386,291 +383,7 @@ static void remote_keys_linger_for_a_while(void **state)
 	finish(&s);
 }
 
-/* ---- every call fails once ----------------------------------------------------------- */
-
-static void change_while_pinning(enum fake_call call, enum fake_when when,
-				 void *arg)
-{
-	unsigned int *times = arg;
-
-	if (call == FAKE_REG && when == DURING && *times) {
-		--*times;
-		fake_change(page(40), 1);
-	}
-}
-
-/* NULL only with an error that was made to happen. */
-static struct ibv_mr *try_reg(struct scene *s, size_t n, size_t pages,
-			      int access, int error)
-{
-	struct ibv_mr *mr;
-
-	errno = 0;
-	mr = mrcache_reg_mr(s->cache, s->pd, page(n), pages * PAGE, access);
-	if (!mr)
-		assert_int_equal(errno, error);
-	else
-		assert_true(fake_is_registered(mr));
-	return mr;
-}
-
-static void try_give(struct scene *s, struct ibv_mr *mr, int error)
-{
-	int ret;
-
-	if (!mr)
-		return;
-	ret = mrcache_dereg_mr(s->cache, mr);
-	if (ret) {
-		/* An uncached one: the second time it goes. */
-		assert_int_equal(ret, error);
-		give(s, mr);
-	}
-}
-
-/* Some of everything. */
-static void use(struct scene *s, int error)
-{
-	struct ibv_mr *held[6];
-	unsigned int times = 2;
-
-	held[0] = try_reg(s, 0, 2, LOCAL, error);
-	held[1] = try_reg(s, 2, 2, LOCAL, error);
-	held[2] = try_reg(s, 4, 1, REMOTE, error);
-	try_give(s, try_reg(s, 6, 1, LOCAL, error), error);
-	try_give(s, held[1], error);
-	fake_change(page(1), 2 * PAGE);
-	held[1] = try_reg(s, 1, 3, LOCAL, error);
-	held[3] = try_reg(s, 2, 2, LOCAL, error);
-	fake_hook(change_while_pinning, &times);
-	held[4] = try_reg(s, 40, 2, LOCAL, error);
-	fake_hook(NULL, NULL);
-	s->pd = fake_pd(1);
-	held[5] = try_reg(s, 8, 1, LOCAL, error);
-	try_give(s, held[5], error);
-	try_give(s, try_reg(s, 9, 3, LOCAL, error), error);
-	try_give(s, try_reg(s, 12, 3, LOCAL, error), error);
-	s->pd = fake_pd(0);
-	try_give(s, held[0], error);
-	try_give(s, held[3], error);
-	try_give(s, try_reg(s, 20, 4, LOCAL, error), error);
-	fake_change(page(9), 1);
-	try_give(s, try_reg(s, 21, 2, LOCAL, error), error);
-	assert_int_equal(mrcache_invalidate(s->cache, page(21), PAGE), 0);
-	assert_true(mrcache_flush(s->cache, fake_pd(1)) == 0);
-	try_give(s, held[4], error);
-	try_give(s, held[2], error);
-	try_give(s, held[1], error);
-	assert_int_equal(mrcache_flush(s->cache, fake_pd(0)), 0);
-}
-
-/* And then it must be as good as new. */
-static void works(struct scene *s)
-{
-	for (size_t n = 0; n < 3; n++) {
-		touch(s, 50 + n, 1);
-		assert_true(is_cached(s, 50 + n, 1));
-	}
-	fake_change(page(51), 1);
-	touch(s, 51, 1);
-	assert_true(is_cached(s, 51, 1));
-	assert_int_equal(stats(s).uncached, 0);
-	assert_int_equal(stats(s).stale_held, 0);
-}
-
-static void begin_small(struct scene *s, unsigned int flags)
-{
-	struct mrcache_attr attr;
-
-	test_attr(&attr);
-	attr.max_regs = 5;
-	attr.max_bytes = 12 * PAGE;
-	attr.log_level = MRCACHE_LOG_QUIET;
-	begin_with(s, flags, &attr);
-}
-
-static void each_call_fails(unsigned int flags, enum fake_call call,
-			    unsigned int times, int error)
-{
-	for (unsigned int n = 1;; n++) {
-		unsigned int before = fake_calls(call), lost;
-		struct scene s;
-		bool reached;
-
-		begin_small(&s, flags);
-		fake_fail(call, n, times, error);
-		use(&s, error);
-		reached = fake_calls(call) >= before + n;
-		fake_fail(call, 1, 0, 0);
-		lost = (unsigned int)fake_registered(NULL);
-		/* An uncached one is deregistered when it is tried again. */
-		assert_true(lost <=
-			    (call == FAKE_DEREG ? stats(&s).dereg_errors : 0));
-		assert_int_equal(stats(&s).registrations,
-				 stats(&s).deregistrations + lost);
-		assert_int_equal(fake_watches(s.monitor), 0);
-		works(&s);
-		assert_int_equal(mrcache_close(s.cache), 0);
-		assert_int_equal(fake_registered(NULL), lost);
-		assert_int_equal(fake_monitors(), 0);
-		no_trouble();
-		fake_verbs_reset();
-		if (!reached)
-			break;
-		assert_true(n < 1000);
-	}
-}
-
-static void each_registration_fails(void **state)
-{
-	each_call_fails(flags_of(state), FAKE_REG, 1, ENOMEM);
-	each_call_fails(flags_of(state), FAKE_REG, 1, EFAULT);
-	each_call_fails(flags_of(state), FAKE_REG, 3, ENOMEM);
-	each_call_fails(flags_of(state), FAKE_REG, FAKE_FOR_EVER, EPERM);
-}
-
-static void each_deregistration_fails(void **state)
-{
-	each_call_fails(flags_of(state), FAKE_DEREG, 1, EBUSY);
-}
-
-static void each_watch_fails(void **state)
-{
-	each_call_fails(flags_of(state), FAKE_WATCH, 1, ENOSPC);
-	each_call_fails(flags_of(state), FAKE_WATCH, 2, ENOSPC);
-	each_call_fails(flags_of(state), FAKE_WATCH, 1, EOPNOTSUPP);
-	each_call_fails(flags_of(state), FAKE_WATCH, FAKE_FOR_EVER, EIO);
-}
-
-static void each_rearm_fails(void **state)
-{
-	each_call_fails(flags_of(state), FAKE_REARM, 1, ENOENT);
-	each_call_fails(flags_of(state), FAKE_REARM, FAKE_FOR_EVER, ESTALE);
-}
-
-static void each_unwatch_fails(void **state)
-{
-	each_call_fails(flags_of(state), FAKE_UNWATCH, 1, EINVAL);
-	each_call_fails(flags_of(state), FAKE_UNWATCH, FAKE_FOR_EVER, EINVAL);
-}
-
-static void each_read_fails(void **state)
-{
-	each_call_fails(flags_of(state), FAKE_READ, 1, EIO);
-	each_call_fails(flags_of(state), FAKE_READ, FAKE_FOR_EVER, ESTALE);
-}
-
 /* ---- no memory ------------------------------------------------------------------------ */
-
-/* Allocations of the library (and of this program) as they are counted down. */
-static unsigned int fail_from, fail_end, allocations;
-
-#if !SANITIZED
-void *__libc_malloc(size_t size);
-void *__libc_calloc(size_t count, size_t size);
-void *__libc_memalign(size_t alignment, size_t size);
-
-static bool is_scarce(void)
-{
-	if (!fail_end || fake_allocates)
-		return false;
-	allocations++;
-	return allocations >= fail_from && allocations < fail_end;
-}
-
-void *malloc(size_t size)
-{
-	if (is_scarce()) {
-		errno = ENOMEM;
-		return NULL;
-	}
-	return __libc_malloc(size);
-}
-
-void *calloc(size_t count, size_t size)
-{
-	if (is_scarce()) {
-		errno = ENOMEM;
-		return NULL;
-	}
-	return __libc_calloc(count, size);
-}
-
-void *aligned_alloc(size_t alignment, size_t size)
-{
-	if (is_scarce()) {
-		errno = ENOMEM;
-		return NULL;
-	}
-	return __libc_memalign(alignment, size);
-}
-#endif
-
-static void needs_scarce_memory(void)
-{
-	if (SANITIZED) {
-		print_message(
-			"# SKIP: sanitizers have an allocator of their own\n");
-		skip();
-	}
-}
-
-static void make_scarce(unsigned int nth, unsigned int times)
-{
-	allocations = 0;
-	fail_from = nth;
-	fail_end = nth + times;
-}
-
-static void make_plenty(void)
-{
-	fail_end = 0;
-}
-
-static void each_allocation_fails_from(unsigned int flags, unsigned int times)
-{
-	for (unsigned int n = 1;; n++) {
-		struct mrcache_attr attr;
-		struct scene s;
-		bool reached;
-
-		test_attr(&attr);
-		attr.max_regs = 5;
-		attr.log_level = MRCACHE_LOG_QUIET;
-		attr.contain = n % 2;
-		s.pd = fake_pd(0);
-		s.monitor = fake_monitor_new(flags);
-		make_scarce(n, times);
-		errno = 0;
-		s.cache = mrc_open(&attr, fake_monitor_base(s.monitor),
-				   &fake_verbs);
-		if (s.cache) {
-			use(&s, ENOMEM);
-		} else {
-			assert_int_equal(errno, ENOMEM);
-			assert_int_equal(fake_monitors(), 0);
-		}
-		reached = allocations >= n;
-		make_plenty();
-		if (s.cache) {
-			assert_int_equal(fake_registered(NULL), 0);
-			assert_int_equal(fake_watches(s.monitor), 0);
-			works(&s);
-			finish(&s);
-		}
-		if (!reached)
-			break;
-		assert_true(n < 1000);
-	}
-}
-
-static void each_allocation_fails(void **state)
-{
-	needs_scarce_memory();
-	each_allocation_fails_from(flags_of(state), 1);
-	each_allocation_fails_from(flags_of(state), 2);
-	each_allocation_fails_from(flags_of(state), FAKE_FOR_EVER);
-}
 
 static void a_table_that_cannot_grow_is_lived_with(void **state)
 {
@@ -678,19 +391,18 @@ static void a_table_that_cannot_grow_is_lived_with(void **state)
 	struct ibv_mr *held;
 	struct scene s;
 
-	needs_scarce_memory();
 	begin(&s, flags_of(state));
 	held = reg(&s, 60000, 1);
 	for (size_t n = 0; n < BEFORE_IT_GROWS; n++)
 		touch(&s, n, 1);
-	make_scarce(1, FAKE_FOR_EVER);
+	fake_fail(FAKE_MEMORY, 1, FAKE_FOR_EVER, ENOMEM);
 	for (size_t n = 0; n < MANY; n++)
 		try_give(&s, try_reg(&s, n, 1, LOCAL, ENOMEM), ENOMEM);
 	/* What was there is there. */
 	assert_true(is_cached(&s, 60000, 1));
 	assert_int_equal(stats(&s).cached, fake_registered(NULL));
 	assert_int_equal(stats(&s).cached, fake_watches(s.monitor));
-	make_plenty();
+	fake_fail(FAKE_MEMORY, 1, 0, 0);
 	for (size_t n = 0; n < MANY; n++)
 		touch(&s, n, 1);
 	for (size_t n = 0; n < MANY; n++)
@@ -721,14 +433,13 @@ static void a_thread_without_a_record_is_served(void **state)
 	struct scene s;
 	void *failed;
 
-	needs_scarce_memory();
 	begin(&s, flags_of(state));
 	for (size_t n = 0; n < 3; n++)
 		touch(&s, n, 1);
-	make_scarce(1, FAKE_FOR_EVER);
+	fake_fail(FAKE_MEMORY, 1, FAKE_FOR_EVER, ENOMEM);
 	assert_int_equal(pthread_create(&thread, NULL, touch_in_vain, &s), 0);
 	pthread_join(thread, &failed);
-	make_plenty();
+	fake_fail(FAKE_MEMORY, 1, 0, 0);
 	assert_null(failed);
 	assert_int_equal(stats(&s).hits, 3);
 	assert_int_equal(mrcache_flush(s.cache, NULL), 0);
@@ -754,13 +465,6 @@ int main(void)
 		TEST_BOTH(without_memory_and_nothing_idle_it_is_an_error),
 		TEST_BOTH(the_lock_limit_is_lived_with),
 		TEST_BOTH(remote_keys_linger_for_a_while),
-		TEST_BOTH(each_registration_fails),
-		TEST_BOTH(each_deregistration_fails),
-		TEST_BOTH(each_watch_fails),
-		TEST_BOTH(each_rearm_fails),
-		TEST_BOTH(each_unwatch_fails),
-		TEST_BOTH(each_read_fails),
-		TEST_BOTH(each_allocation_fails),
 		TEST_BOTH(a_table_that_cannot_grow_is_lived_with),
 		TEST_BOTH(a_thread_without_a_record_is_served),
 	};

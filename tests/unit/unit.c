@@ -175,6 +175,34 @@ uint64_t bypasses(struct scene *s)
 	return n;
 }
 
+struct ibv_mr *try_reg(struct scene *s, size_t n, size_t pages, int access,
+		       int error)
+{
+	struct ibv_mr *mr;
+
+	errno = 0;
+	mr = mrcache_reg_mr(s->cache, s->pd, page(n), pages * PAGE, access);
+	if (!mr)
+		assert_int_equal(errno, error);
+	else
+		assert_true(fake_is_registered(mr));
+	return mr;
+}
+
+void try_give(struct scene *s, struct ibv_mr *mr, int error)
+{
+	int ret;
+
+	if (!mr)
+		return;
+	ret = mrcache_dereg_mr(s->cache, mr);
+	if (ret) {
+		/* An uncached one: the second time it goes. */
+		assert_int_equal(ret, error);
+		give(s, mr);
+	}
+}
+
 /* ---- threads ----------------------------------------------------------------- */
 
 void in_thread(void *(*function)(void *arg), void *arg)

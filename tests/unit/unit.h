@@ -79,6 +79,14 @@ struct ibv_mr *reg_range(struct scene *s, const void *addr, size_t length,
 void touch(struct scene *s, size_t n, size_t pages);
 void give(struct scene *s, struct ibv_mr *mr);
 
+/*
+ * The same while something is made to fail with this error: NULL then, and what
+ * could not be given back is the second time.
+ */
+struct ibv_mr *try_reg(struct scene *s, size_t n, size_t pages, int access,
+		       int error);
+void try_give(struct scene *s, struct ibv_mr *mr, int error);
+
 /* Whether it is handed out without a new registration, and given back. */
 bool is_cached(struct scene *s, size_t n, size_t pages);
 
