@@ -25,8 +25,8 @@ int bench_end(void);
 /* One line on standard error. */
 void bench_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same, and the program ends. */
-_Noreturn void bench_die(const char *format, ...)
-	__attribute__((format(printf, 1, 2)));
+void bench_die(const char *format, ...)
+	__attribute__((noreturn, format(printf, 1, 2)));
 
 /* A series under a name like "hit/256/mrcache"; samples are sorted. */
 void bench_add(const char *unit, double *samples, size_t n, const char *name,

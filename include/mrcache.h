@@ -189,8 +189,8 @@ enum mrcache_bypass {
 	MRCACHE_BYPASS_RANGE, /* empty, wraps around, implicit on-demand paging */
 	MRCACHE_BYPASS_MEMORY, /* device memory or a hole in the range */
 	MRCACHE_BYPASS_FORK, /* ibv_fork_init() is in effect, or a fork child */
-	MRCACHE_BYPASS_LIMIT,	 /* limits reached and all is held, or no memory */
-	MRCACHE_BYPASS_WATCH,	 /* the monitor refused a watch */
+	MRCACHE_BYPASS_LIMIT, /* limits reached and all is held, or no memory */
+	MRCACHE_BYPASS_WATCH, /* the monitor refused a watch */
 	MRCACHE_BYPASS_UNSTABLE, /* the mapping kept changing while registering */
 	MRCACHE_BYPASS_KIND, /* the shim only: dmabuf, an iova of its own, ... */
 	MRCACHE_BYPASS_REASONS,

@@ -55,6 +55,7 @@ const char *mrcache_strerror(int error)
 	case EOPNOTSUPP:
 		return "memory whose registration cannot be cached";
 	default:
+		/* NOLINTNEXTLINE(concurrency-mt-unsafe): glibc's is safe */
 		return strerror(error);
 	}
 }

@@ -18,7 +18,7 @@
 #define EVENTS 128
 
 struct ummunotify {
-	struct mrc_monitor monitor;
+	struct mrc_monitor monitor; /* first */
 	size_t states_size;
 };
 
@@ -119,9 +119,9 @@ static int umn_read(struct mrc_monitor *monitor, uint64_t *cookies, size_t max,
 	return n;
 }
 
-static void umn_close(struct mrc_monitor *monitor)
+static void free_umn(struct ummunotify *umn)
 {
-	struct ummunotify *umn = (struct ummunotify *)monitor;
+	const struct mrc_monitor *monitor = &umn->monitor;
 
 	if (monitor->states)
 		munmap((void *)monitor->states, umn->states_size);
@@ -131,6 +131,11 @@ static void umn_close(struct mrc_monitor *monitor)
 	if (monitor->fd >= 0)
 		close(monitor->fd);
 	free(umn);
+}
+
+static void umn_close(struct mrc_monitor *monitor)
+{
+	free_umn((struct ummunotify *)monitor);
 }
 
 static const struct mrc_monitor_ops umn_ops = {
@@ -213,10 +218,10 @@ int mrc_monitor_ummunotify(struct mrc_monitor **monitor, const char *device,
 		if (ret)
 			goto err_close;
 	}
-	*monitor = &umn->monitor;
+	*monitor = (struct mrc_monitor *)umn;
 	return 0;
 
 err_close:
-	umn_close(&umn->monitor);
+	free_umn(umn);
 	return ret;
 }

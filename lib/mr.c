@@ -374,6 +374,7 @@ void mr_release(struct mrcache *cache, struct mr *list)
 			if (mrc_once(cache, ONCE_DEREG))
 				mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
 					"cannot deregister memory that is no longer used: %s (said once, counted)",
+					/* NOLINTNEXTLINE(concurrency-mt-unsafe): glibc's is safe */
 					strerror(ret));
 		} else {
 			mrc_count(cache, STAT_DEREGISTRATIONS);

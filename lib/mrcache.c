@@ -115,6 +115,7 @@ static void start_reaper(struct mrcache *cache)
 	ret = mrc_reaper_start(cache);
 	if (ret) {
 		mrc_log(attr, MRCACHE_LOG_WARN, "no reaper thread: %s",
+			/* NOLINTNEXTLINE(concurrency-mt-unsafe): glibc's is safe */
 			strerror(-ret));
 		attr->linger = 0;
 	}
@@ -288,6 +289,7 @@ int mrcache_close(struct mrcache *cache)
 	HASH_ITER(hh, cache->pds, entry, next)
 	{
 		/* Only in a child: the registrations are the parent's. */
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): not next */
 		HASH_DEL(cache->pds, entry);
 		free(entry);
 	}

@@ -159,7 +159,7 @@ static double microseconds(void)
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
+	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
 static int compare(const void *a, const void *b)
@@ -398,6 +398,7 @@ static void add(struct summary *sum, const struct row *row)
 /* Rounded down: 1.00 would say that nothing was ever registered. */
 static double hit_rate(const struct summary *sum)
 {
+	/* NOLINTNEXTLINE(bugprone-integer-division): that is what rounds */
 	return sum->uses ? (double)(sum->hits * 100 / sum->uses) / 100 : 0;
 }
 
@@ -452,7 +453,7 @@ static json_t *row_json(const struct row *row)
 				    json_integer(o->transfers));
 		json_object_set_new(object, "wrong", json_integer(o->wrong));
 		json_object_set_new(object, "registrations",
-				    json_integer(o->registrations));
+				    json_integer((json_int_t)o->registrations));
 		json_object_set_new(object, "us_per_use", json_real(o->us));
 		if (o->error) {
 			json_object_set_new(object, "failed",
@@ -511,7 +512,8 @@ static int save(const struct demo *d, const struct row *rows,
 	json_object_set_new(all, "monitor",
 			    json_string(mrcache_monitor(d->cache)));
 	json_object_set_new(all, "rounds", json_integer(options.rounds));
-	json_object_set_new(all, "size", json_integer(options.size));
+	json_object_set_new(all, "size",
+			    json_integer((json_int_t)options.size));
 	for (i = 0; i < memop_count(); i++)
 		if (rows[i].op && selected(rows[i].op))
 			json_array_append_new(list, row_json(&rows[i]));

@@ -79,7 +79,7 @@ static inline bool execute_begin(struct executed *e, const struct as *as,
 	const char *path = argv[0] ? argv[0] : copy[0];
 	int n = 1;
 
-	for (; argv[n] && n < 31; n++)
+	for (; n < 31 && argv[n]; n++)
 		copy[n] = argv[n];
 	if (argv[0])
 		copy[0] = argv[0];

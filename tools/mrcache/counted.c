@@ -157,9 +157,8 @@ enum counted_result counted_read(int directory, const char *name,
 		size = pread(fd, &counters, sizeof(counters), 0);
 		result = check_content(&counters, size, counted->pid, why);
 	}
-	if (result == COUNTED && counters.started != started)
-		result = COUNTED_DEAD;
-	else if (result == COUNTED_NOT_YET && !started)
+	if ((result == COUNTED && counters.started != started) ||
+	    (result == COUNTED_NOT_YET && !started))
 		result = COUNTED_DEAD;
 	if (result == COUNTED_DEAD)
 		remove_dead(directory, name, fd, &st);

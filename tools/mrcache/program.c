@@ -102,11 +102,12 @@ static uint64_t file_offset(const ElfW(Phdr) * headers, unsigned int n,
 
 static void add_needed(struct program *program, int fd, uint64_t offset)
 {
-	char *name = program->needs[program->n_needs];
 	ssize_t length;
+	char *name;
 
 	if (program->n_needs == PROGRAM_NEEDS || offset >= INT64_MAX)
 		return;
+	name = program->needs[program->n_needs];
 	length = pread(fd, name, sizeof(program->needs[0]) - 1, (off_t)offset);
 	if (length <= 0)
 		return;

@@ -242,7 +242,7 @@ static void print_table(const struct sample *now, const struct sample *before)
 		print_bytes(process->stats.cached_bytes);
 		printf(" %5" PRIu64, process->stats.stale_held);
 		print_command(process);
-		if (old && now->time > before->time) {
+		if (before && old && now->time > before->time) {
 			between = since(&process->stats, &old->stats);
 			printf("%7s", "/s");
 			print_counts(&between, now->time - before->time);
