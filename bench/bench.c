@@ -5,11 +5,14 @@
 #include <errno.h>
 #include <jansson.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -221,6 +224,68 @@ void bench_pin(unsigned int n)
 			sched_setaffinity(0, sizeof(set), &set);
 			return;
 		}
+}
+
+/* ---- children ------------------------------------------------------------------------ */
+
+static _Noreturn void serve(int ask, int answer, bench_answer_fn *figure)
+{
+	double ns = 0;
+	long question;
+
+	/* The first says that it is ready. */
+	while (write(answer, &ns, sizeof(ns)) == sizeof(ns) &&
+	       read(ask, &question, sizeof(question)) == sizeof(question))
+		ns = figure(question);
+	_exit(1);
+}
+
+static double hear(const struct bench_process *p)
+{
+	double ns;
+
+	if (read(p->answer, &ns, sizeof(ns)) != sizeof(ns))
+		bench_die("a process that measures is gone");
+	return ns;
+}
+
+void bench_start(struct bench_process *p, void (*prepare)(const void *arg),
+		 const void *arg, bench_answer_fn *answer)
+{
+	int question[2], figure[2];
+
+	if (pipe(question) || pipe(figure))
+		bench_die("no pipe");
+	p->pid = fork();
+	if (p->pid < 0)
+		bench_die("no process");
+	if (!p->pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(question[1]);
+		close(figure[0]);
+		prepare(arg);
+		serve(question[0], figure[1], answer);
+	}
+	close(question[0]);
+	close(figure[1]);
+	p->ask = question[1];
+	p->answer = figure[0];
+	hear(p);
+}
+
+double bench_ask(const struct bench_process *p, long question)
+{
+	if (write(p->ask, &question, sizeof(question)) != sizeof(question))
+		bench_die("a process that measures is gone");
+	return hear(p);
+}
+
+void bench_stop(struct bench_process *p)
+{
+	kill(p->pid, SIGKILL);
+	waitpid(p->pid, NULL, 0);
+	close(p->ask);
+	close(p->answer);
 }
 
 /* xorshift64* (Vigna, public domain). */

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 extern struct bench_options {
 	const char *json;
@@ -45,6 +46,21 @@ double bench_median(double *samples, size_t n);
 /* CPUs this process may use, and the calling thread put on the nth of them. */
 unsigned int bench_cpus(void);
 void bench_pin(unsigned int n);
+
+/*
+ * A child that answers with a figure whenever it is asked; it ends with its
+ * parent, and its parent with it. Its loop has answer(question) called.
+ */
+struct bench_process {
+	pid_t pid;
+	int ask, answer;
+};
+typedef double bench_answer_fn(long question);
+/* Returns when prepare(arg) has, in the child. */
+void bench_start(struct bench_process *p, void (*prepare)(const void *arg),
+		 const void *arg, bench_answer_fn *answer);
+double bench_ask(const struct bench_process *p, long question);
+void bench_stop(struct bench_process *p);
 
 /* Reproducible: the same seed gives the same order. */
 uint64_t bench_random(uint64_t *seed);

@@ -10,15 +10,11 @@
 #include "guest/umn.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define PAGE ((size_t)4096)
 #define MAX  512u
@@ -116,11 +112,12 @@ static void watch_many(struct umn *u, char *first, size_t stride, size_t count)
 }
 
 /* The median time of munmap() of 64 KiB that nobody watches. */
-static double time_unmap(void)
+static double time_unmap(long question)
 {
 	const size_t length = (size_t)64 << 10;
 	static double samples[MAX];
 
+	(void)question;
 	for (unsigned int i = 0; i < rounds; i++) {
 		char *p = mmap(NULL, length, PROT_READ | PROT_WRITE,
 			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -136,96 +133,43 @@ static double time_unmap(void)
 	return bench_median(samples, rounds);
 }
 
-/* A process that measures whenever it is asked to. */
-struct process {
-	long watches; /* -1: the device is not opened */
-	pid_t pid;
-	int ask, answer;
-	double samples[MAX];
-};
-
-static void serve(long watches, int ask, int answer)
+/* How many: -1 if the device is not even opened. */
+static void prepare(const void *watches)
 {
+	long count = *(const long *)watches;
 	struct umn u;
-	double ns = 0;
-	char byte;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	bench_pin(0);
-	if (watches >= 0) {
-		if (umn_start(&u, UMN_ALL))
-			bench_die("no device");
-		watch_many(&u, NOWHERE, 2 * PAGE, (size_t)watches);
-	}
-	do {
-		if (write(answer, &ns, sizeof(ns)) != sizeof(ns))
-			_exit(1);
-		if (read(ask, &byte, 1) != 1)
-			_exit(1);
-		ns = time_unmap();
-	} while (true);
-}
-
-static void start_process(struct process *p)
-{
-	int ask[2], answer[2];
-	double ready;
-
-	if (pipe(ask) || pipe(answer))
-		bench_die("no pipe");
-	p->pid = fork();
-	if (p->pid < 0)
-		bench_die("no process");
-	if (!p->pid) {
-		close(ask[1]);
-		close(answer[0]);
-		serve(p->watches, ask[0], answer[1]);
-	}
-	close(ask[0]);
-	close(answer[1]);
-	p->ask = ask[1];
-	p->answer = answer[0];
-	if (read(p->answer, &ready, sizeof(ready)) != sizeof(ready))
-		bench_die("no process with %ld watches", p->watches);
-}
-
-static double ask(struct process *p)
-{
-	double ns;
-
-	if (write(p->ask, "", 1) != 1 ||
-	    read(p->answer, &ns, sizeof(ns)) != sizeof(ns))
-		bench_die("the process with %ld watches is gone", p->watches);
-	return ns;
+	if (count < 0)
+		return;
+	if (umn_start(&u, UMN_ALL))
+		bench_die("no device");
+	watch_many(&u, NOWHERE, 2 * PAGE, (size_t)count);
 }
 
 static void unmap_beside_watches(void)
 {
-	static struct process processes[] = {
-		{.watches = -1},   {.watches = 0},	{.watches = 1},
-		{.watches = 1000}, {.watches = 100000}, {.watches = 1000000},
-	};
-	const size_t n = sizeof(processes) / sizeof(*processes);
+	static const long counts[] = {-1, 0, 1, 1000, 100000, 1000000};
+	enum { N = sizeof(counts) / sizeof(*counts) };
+	static struct bench_process processes[N];
+	static double samples[N][MAX];
 
 	bench_say("making processes with up to a million watches");
-	for (size_t i = 0; i < n; i++)
-		start_process(&processes[i]);
+	for (size_t i = 0; i < N; i++)
+		bench_start(&processes[i], prepare, &counts[i], time_unmap);
 	/* Once for warming up. */
 	for (unsigned int turn = 0; turn < turns + 1; turn++)
-		for (size_t i = 0; i < n; i++)
-			processes[i].samples[turn ? turn - 1 : 0] =
-				ask(&processes[i]);
-	for (size_t i = 0; i < n; i++) {
-		struct process *p = &processes[i];
-
-		if (p->watches < 0)
-			bench_add("ns", p->samples, turns,
+		for (size_t i = 0; i < N; i++)
+			samples[i][turn ? turn - 1 : 0] =
+				bench_ask(&processes[i], 0);
+	for (size_t i = 0; i < N; i++) {
+		if (counts[i] < 0)
+			bench_add("ns", samples[i], turns,
 				  "driver/munmap/no-device");
 		else
-			bench_add("ns", p->samples, turns, "driver/munmap/%ld",
-				  p->watches);
-		kill(p->pid, SIGKILL);
-		waitpid(p->pid, NULL, 0);
+			bench_add("ns", samples[i], turns, "driver/munmap/%ld",
+				  counts[i]);
+		bench_stop(&processes[i]);
 	}
 }
 

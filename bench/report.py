@@ -210,6 +210,24 @@ def transfer_table(s, prefix, title):
     return table(title, ["", *ways, "reg: none", "reg: mrcache"], rows)
 
 
+def fabric_table(s):
+    """Times, and how often memory was registered and the wrong one reached."""
+    ways = ["none", "mrcache", "libfabric", "libfabric-uffd"]
+    rows = []
+    for case in cases(s, "fabric"):
+        names = [f"fabric/{case}/{way}" for way in ways]
+        row = [case]
+        for n in names:
+            row.append(number(s[n] / 1e3))
+        for kind in ("registered", "wrong"):
+            row.append("/".join(f"{s[f'{n}/{kind}']:g}" for n in names)
+                       if f"{names[0]}/{kind}" in s.series else "")
+        rows.append(row)
+    return table("libfabric's cache: us for one use; how often each of the four "
+                 "registered memory, and reached the wrong one",
+                 ["", *ways, "registered", "wrong"], rows)
+
+
 def memory_table(s):
     rows = [[name[7:], f"{s[name]:.0f}"]
             for name in s.series if name.startswith("memory/")]
@@ -231,6 +249,8 @@ def tables(s):
             s, "remap", "New memory at the same address: us, by bytes"))
         made.append(transfer_table(
             s, "scenario", "Scenarios, 64 KiB: us for one round"))
+    if cases(s, "fabric"):
+        made.append(fabric_table(s))
     return made
 
 
