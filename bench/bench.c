@@ -23,10 +23,11 @@ static double began;
 
 /* ---- options ---------------------------------------------------------------- */
 
-enum { KEY_JSON = 256, KEY_QUICK };
+enum { KEY_JSON = 256, KEY_ONLY, KEY_QUICK };
 
 static const struct argp_option arguments[] = {
 	{"json", KEY_JSON, "FILE", 0, "write the samples to FILE", 0},
+	{"only", KEY_ONLY, "PART", 0, "measure only PART", 0},
 	{"quick", KEY_QUICK, NULL, 0, "less of everything, to see that it runs",
 	 0},
 	{0},
@@ -37,6 +38,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case KEY_JSON:
 		bench_options.json = arg;
+		return 0;
+	case KEY_ONLY:
+		bench_options.only = arg;
 		return 0;
 	case KEY_QUICK:
 		bench_options.quick = true;

@@ -14,10 +14,11 @@
 
 extern struct bench_options {
 	const char *json;
+	const char *only; /* the part of it that is wanted, or NULL */
 	bool quick;
 } bench_options;
 
-/* Parses --json FILE and --quick; what is wrong ends the program. */
+/* Parses --json FILE, --only PART and --quick; what is wrong ends the program. */
 void bench_begin(int argc, char **argv, const char *doc);
 
 /* Writes the JSON: 0, or 1 and said. For main() to return. */

@@ -23,36 +23,34 @@
 
 static struct rdma rdma;
 static struct mrcache *cache;
-static unsigned int turns = 41;
 
 /* ---- ways to register ---------------------------------------------------------------- */
 
 struct way {
 	const char *name;
-	struct ibv_mr *(*get)(void *addr, size_t size);
+	struct ibv_mr *(*get)(struct way *way, void *addr, size_t size);
 	int (*put)(struct ibv_mr *mr);
-	void (*forget)(void);
-	bool stale; /* wrong once the memory has changed */
+	void (*forget)(struct way *way);
+	int access;
+	bool stale;	     /* wrong once the memory has changed */
+	struct ibv_mr *kept; /* there is one buffer at a time */
 };
 
-static struct ibv_mr *kept;
-static int kept_access = IBV_ACCESS_LOCAL_WRITE;
-
-static struct ibv_mr *plain_get(void *addr, size_t size)
+static struct ibv_mr *plain_get(struct way *way, void *addr, size_t size)
 {
-	return ibv_reg_mr(rdma.pd, addr, size, IBV_ACCESS_LOCAL_WRITE);
+	return ibv_reg_mr(rdma.pd, addr, size, way->access);
 }
 
-static void nothing(void)
+static void nothing(struct way *way)
 {
+	(void)way;
 }
 
-/* There is one buffer at a time. */
-static struct ibv_mr *kept_get(void *addr, size_t size)
+static struct ibv_mr *kept_get(struct way *way, void *addr, size_t size)
 {
-	if (!kept)
-		kept = ibv_reg_mr(rdma.pd, addr, size, kept_access);
-	return kept;
+	if (!way->kept)
+		way->kept = plain_get(way, addr, size);
+	return way->kept;
 }
 
 static int kept_put(struct ibv_mr *mr)
@@ -61,17 +59,16 @@ static int kept_put(struct ibv_mr *mr)
 	return 0;
 }
 
-static void kept_forget(void)
+static void kept_forget(struct way *way)
 {
-	if (kept && ibv_dereg_mr(kept))
+	if (way->kept && ibv_dereg_mr(way->kept))
 		bench_die("cannot deregister");
-	kept = NULL;
+	way->kept = NULL;
 }
 
-static struct ibv_mr *cache_get(void *addr, size_t size)
+static struct ibv_mr *cache_get(struct way *way, void *addr, size_t size)
 {
-	return mrcache_reg_mr(cache, rdma.pd, addr, size,
-			      IBV_ACCESS_LOCAL_WRITE);
+	return mrcache_reg_mr(cache, rdma.pd, addr, size, way->access);
 }
 
 static int cache_put(struct ibv_mr *mr)
@@ -79,136 +76,239 @@ static int cache_put(struct ibv_mr *mr)
 	return mrcache_dereg_mr(cache, mr);
 }
 
-static void cache_forget(void)
+static void cache_forget(struct way *way)
 {
+	(void)way;
 	mrcache_flush(cache, rdma.pd);
 }
 
-static const struct way ways[] = {
-	{"none", plain_get, ibv_dereg_mr, nothing, false},
-	{"naive", kept_get, kept_put, kept_forget, true},
-	{"mrcache", cache_get, cache_put, cache_forget, false},
-};
-#define WAYS (sizeof(ways) / sizeof(*ways))
+#define LOCAL  IBV_ACCESS_LOCAL_WRITE
+#define PAGING (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_ON_DEMAND)
 
-/* One operation: the time of all of it, and of registering alone. */
-static double use(const struct way *way, char *addr, size_t size,
-		  double *registering)
+/* Paging on demand registers once; what is unmapped the transfer faults in. */
+enum { NONE, NAIVE, MRCACHE, ODP, WAYS };
+static struct way ways[WAYS] = {
+	{"none", plain_get, ibv_dereg_mr, nothing, LOCAL, false, NULL},
+	{"naive", kept_get, kept_put, kept_forget, LOCAL, true, NULL},
+	{"mrcache", cache_get, cache_put, cache_forget, LOCAL, false, NULL},
+	{"odp", kept_get, kept_put, kept_forget, PAGING, false, NULL},
+};
+static size_t usable = WAYS; /* how many of them */
+
+static const char *odp_missing(void)
 {
-	double start = bench_now(), got, sent, end;
-	struct ibv_mr *mr = way->get(addr, size);
+	struct ibv_device_attr_ex attr;
+
+	if (ibv_query_device_ex(rdma.context, NULL, &attr) ||
+	    !(attr.odp_caps.general_caps & IBV_ODP_SUPPORT) ||
+	    !(attr.odp_caps.per_transport_caps.rc_odp_caps &
+	      IBV_ODP_SUPPORT_SEND))
+		return "this kernel's soft-RoCE has no on-demand paging";
+	return NULL;
+}
+
+/* ---- one operation --------------------------------------------------------------------- */
+
+/* Nanoseconds of its parts. */
+enum part { UNMAP, FILL, GET, SEND, PUT, PARTS };
+static const char *const part_names[PARTS] = {"unmap", "fill", "get", "send",
+					      "put"};
+
+static double whole(const double parts[PARTS])
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < PARTS; i++)
+		sum += parts[i];
+	return sum;
+}
+
+/* Adds the time since *then, which becomes now. */
+static void lap(double *part, double *then)
+{
+	double now = bench_now();
+
+	*part += now - *then;
+	*then = now;
+}
+
+static void use(struct way *way, char *addr, size_t size, double parts[PARTS])
+{
+	double then = bench_now();
+	struct ibv_mr *mr = way->get(way, addr, size);
 
 	if (!mr)
 		bench_die("%s: cannot register: %s", way->name,
 			  strerror(errno));
-	got = bench_now();
+	lap(&parts[GET], &then);
 	for (size_t at = 0; at < size; at += MESSAGE)
 		if (rdma_write_from(&rdma, mr, addr + at,
 				    size - at < MESSAGE ? size - at : MESSAGE))
 			bench_die("%s: cannot transfer", way->name);
-	sent = bench_now();
+	lap(&parts[SEND], &then);
 	if (way->put(mr))
 		bench_die("%s: cannot give back", way->name);
-	end = bench_now();
-	if (registering)
-		*registering = got - start + end - sent;
-	return end - start;
+	lap(&parts[PUT], &then);
 }
 
-/* ---- nothing changes --------------------------------------------------------------------- */
-
-static void reuse(size_t size)
+static void remap_and_use(struct way *way, char *addr, size_t size,
+			  unsigned int seed, double parts[PARTS])
 {
-	static double samples[WAYS][MAX], registering[WAYS][MAX];
-	unsigned int n = turns;
-	char *addr = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (addr == MAP_FAILED)
-		bench_die("no memory");
-	memset(addr, 1, size);
-	if (size > (size_t)1 << 20 && n > 11)
-		n = 11;
-	/* The first for warming up. */
-	for (unsigned int turn = 0; turn < n + 1; turn++)
-		for (size_t i = 0; i < WAYS; i++) {
-			unsigned int at = turn ? turn - 1 : 0;
-
-			samples[i][at] =
-				use(&ways[i], addr, size, &registering[i][at]);
-		}
-	for (size_t i = 0; i < WAYS; i++) {
-		ways[i].forget();
-		bench_add("ns", samples[i], n, "reuse/%zu/%s", size,
-			  ways[i].name);
-		bench_add("ns", registering[i], n, "reuse/%zu/%s/registering",
-			  size, ways[i].name);
-	}
-	munmap(addr, size);
-}
-
-/* ---- new memory at the old address each time ------------------------------------------------ */
-
-static double remap_and_use(const struct way *way, char *addr, size_t size,
-			    unsigned int seed)
-{
-	double start = bench_now();
+	double then = bench_now();
 
 	if (munmap(addr, size) ||
 	    mmap(addr, size, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
 		 0) != addr)
 		bench_die("cannot map again");
+	lap(&parts[UNMAP], &then);
 	memset(addr, (int)seed, size);
-	use(way, addr, size, NULL);
-	return bench_now() - start;
+	lap(&parts[FILL], &then);
+	use(way, addr, size, parts);
+	if (memcmp(rdma.peer, addr, size))
+		bench_die("%s: transferred the wrong memory", way->name);
 }
 
-static void remap(size_t size)
+/* ---- loops of them ----------------------------------------------------------------------- */
+
+static double samples[WAYS][PARTS][MAX];
+
+/* Of a turn of all ways; every other one goes backwards. */
+static size_t nth(unsigned int turn, size_t i)
 {
-	static double samples[WAYS][MAX];
+	return turn % 2 ? usable - 1 - i : i;
+}
+
+static void keep(size_t way, unsigned int turn, const double parts[PARTS])
+{
+	/* The first for warming up. */
+	for (size_t part = 0; part < PARTS; part++)
+		samples[way][part][turn ? turn - 1 : 0] = parts[part];
+}
+
+/*
+ * Adds what a loop measured, and how ways compare in the same turn, which what
+ * the machine does besides disturbs less than either alone.
+ */
+static void add_whole(const char *loop, size_t size, size_t way, size_t base,
+		      unsigned int n)
+{
+	double all[MAX], ratio[MAX];
+
+	for (unsigned int turn = 0; turn < n; turn++) {
+		double parts[2][PARTS];
+
+		for (size_t part = 0; part < PARTS; part++) {
+			parts[0][part] = samples[way][part][turn];
+			parts[1][part] = samples[base][part][turn];
+		}
+		all[turn] = whole(parts[0]);
+		ratio[turn] = all[turn] / whole(parts[1]);
+	}
+	bench_add("ns", all, n, "%s/%zu/%s", loop, size, ways[way].name);
+	if (way != base)
+		bench_add("x", ratio, n, "%s/%zu/%s/against-%s", loop, size,
+			  ways[way].name, ways[base].name);
+}
+
+static char *map(size_t size)
+{
 	char *addr = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	unsigned int n = 2 * turns;
 
 	if (addr == MAP_FAILED)
 		bench_die("no memory");
+	memset(addr, 1, size);
+	return addr;
+}
+
+static unsigned int turns_of(size_t size)
+{
+	size_t n = ((size_t)100 << 20) / size;
+
+	if (bench_options.quick)
+		return 7;
+	return n < 41 ? 41 : n > 301 ? 301 : (unsigned int)n;
+}
+
+/* The same memory again, and nothing changes. */
+static void reuse(const char *loop, size_t size)
+{
+	const unsigned int n = turns_of(size);
+	char *addr = map(size);
+
 	for (unsigned int turn = 0; turn < n + 1; turn++)
-		for (size_t i = 0; i < WAYS; i++)
-			if (!ways[i].stale)
-				samples[i][turn ? turn - 1 : 0] = remap_and_use(
-					&ways[i], addr, size, turn);
-	for (size_t i = 0; i < WAYS; i++) {
-		ways[i].forget();
-		if (!ways[i].stale)
-			bench_add("ns", samples[i], n, "remap/%zu/%s", size,
-				  ways[i].name);
+		for (size_t i = 0; i < usable; i++) {
+			double parts[PARTS] = {0};
+
+			use(&ways[nth(turn, i)], addr, size, parts);
+			keep(nth(turn, i), turn, parts);
+		}
+	for (size_t i = 0; i < usable; i++) {
+		ways[i].forget(&ways[i]);
+		add_whole(loop, size, i, NAIVE, n);
+		for (unsigned int turn = 0; turn < n; turn++)
+			samples[i][GET][turn] += samples[i][PUT][turn];
+		bench_add("ns", samples[i][GET], n, "%s/%zu/%s/registering",
+			  loop, size, ways[i].name);
 	}
 	munmap(addr, size);
 }
 
+/* New memory at the old address each time, which each way has its own of. */
+static void remap(const char *loop, size_t size)
+{
+	const unsigned int n = turns_of(size);
+	char *addr[WAYS];
+
+	for (size_t i = 0; i < usable; i++)
+		addr[i] = map(size);
+	for (unsigned int turn = 0; turn < n + 1; turn++)
+		for (size_t i = 0; i < usable; i++) {
+			size_t w = nth(turn, i);
+			double parts[PARTS] = {0};
+
+			if (ways[w].stale)
+				continue;
+			remap_and_use(&ways[w], addr[w], size, turn, parts);
+			keep(w, turn, parts);
+		}
+	for (size_t i = usable; i-- > 0;) {
+		ways[i].forget(&ways[i]);
+		munmap(addr[i], size);
+		if (ways[i].stale)
+			continue;
+		add_whole(loop, size, i, NONE, n);
+		for (size_t part = 0; part < PARTS; part++)
+			bench_add("ns", samples[i][part], n, "%s/%zu/%s/%s",
+				  loop, size, ways[i].name, part_names[part]);
+	}
+}
+
 /* ---- every scenario as a loop ------------------------------------------------------------------ */
 
-static bool play_once(const struct way *way, struct memop_buffer *b,
-		      double *whole, double *registering)
+static bool play_once(struct way *way, struct memop_buffer *b, double *all,
+		      double *registering)
 {
-	double start = bench_now();
+	double start = bench_now(), parts[PARTS] = {0};
 
 	if (memop_perform(b))
 		return false;
 	/* So that it is present, whatever was done to it. */
 	memop_fill(b->addr, b->size, 1);
-	use(way, b->addr, b->size, registering);
-	*whole = bench_now() - start;
+	use(way, b->addr, b->size, parts);
+	*all = bench_now() - start;
+	*registering = parts[GET] + parts[PUT];
 	return true;
 }
 
 static void scenario(const struct memop *op)
 {
-	static double whole[MAX], registering[MAX];
-	const unsigned int n = turns / 2;
+	static double all[MAX], registering[MAX];
+	const unsigned int n = bench_options.quick ? 3 : 20;
 
-	for (size_t i = 0; i < WAYS; i++) {
+	/* Paging on demand was compared by the loops. */
+	for (size_t i = 0; i < ODP; i++) {
 		struct memop_buffer b;
 		unsigned int turn;
 
@@ -218,18 +318,18 @@ static void scenario(const struct memop *op)
 			bench_skip(op->name, "its memory cannot be made");
 			return;
 		}
-		use(&ways[i], b.addr, b.size, NULL);
+		use(&ways[i], b.addr, b.size, (double[PARTS]){0});
 		for (turn = 0; turn < n; turn++)
-			if (!play_once(&ways[i], &b, &whole[turn],
+			if (!play_once(&ways[i], &b, &all[turn],
 				       &registering[turn]))
 				break;
-		ways[i].forget();
+		ways[i].forget(&ways[i]);
 		memop_drop(&b);
 		if (turn < n) {
 			bench_skip(op->name, "the operation failed");
 			return;
 		}
-		bench_add("ns", whole, n, "scenario/%s/%s", op->name,
+		bench_add("ns", all, n, "scenario/%s/%s", op->name,
 			  ways[i].name);
 		bench_add("ns", registering, n, "scenario/%s/%s/registering",
 			  op->name, ways[i].name);
@@ -252,52 +352,14 @@ static void scenarios(void)
 	}
 }
 
-/* ---- on-demand paging ----------------------------------------------------------------------------- */
-
-static const char *odp_missing(void)
-{
-	struct ibv_device_attr_ex attr;
-
-	if (ibv_query_device_ex(rdma.context, NULL, &attr) ||
-	    !(attr.odp_caps.general_caps & IBV_ODP_SUPPORT) ||
-	    !(attr.odp_caps.per_transport_caps.rc_odp_caps &
-	      IBV_ODP_SUPPORT_SEND))
-		return "this kernel's soft-RoCE has no on-demand paging";
-	return NULL;
-}
-
-/* Registered once; what is unmapped is faulted in by the transfer. */
-static void on_demand(size_t size)
-{
-	static const struct way way = {"odp", kept_get, kept_put, kept_forget,
-				       false};
-	static double samples[MAX];
-	char *addr = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (addr == MAP_FAILED)
-		bench_die("no memory");
-	memset(addr, 1, size);
-	kept_access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_ON_DEMAND;
-	for (unsigned int turn = 0; turn < turns + 1; turn++)
-		samples[turn ? turn - 1 : 0] = use(&way, addr, size, NULL);
-	bench_add("ns", samples, turns, "reuse/%zu/odp", size);
-	for (unsigned int turn = 0; turn < turns + 1; turn++)
-		samples[turn ? turn - 1 : 0] =
-			remap_and_use(&way, addr, size, turn);
-	bench_add("ns", samples, turns, "remap/%zu/odp", size);
-	kept_forget();
-	kept_access = IBV_ACCESS_LOCAL_WRITE;
-	munmap(addr, size);
-}
-
 int main(int argc, char **argv)
 {
 	struct mrcache_attr attr;
+	bool odp;
 
 	bench_begin(argc, argv, "What registering costs transfers.");
-	if (bench_options.quick)
-		turns = 7;
+	/* Only the loops, under a name of their own. */
+	odp = bench_options.only && !strcmp(bench_options.only, "odp");
 	if (rdma_missing()) {
 		bench_skip("reuse", rdma_missing());
 		return bench_end();
@@ -307,16 +369,16 @@ int main(int argc, char **argv)
 	cache = mrcache_open(&attr);
 	if (!cache || rdma_open(&rdma, MESSAGE))
 		bench_die("no device");
-	for (size_t size = 4096; size <= LARGEST; size *= 4)
-		reuse(size);
-	for (size_t size = 4096; size <= (size_t)1 << 20; size *= 16)
-		remap(size);
-	if (odp_missing())
+	if (odp_missing()) {
 		bench_skip("odp", odp_missing());
-	else
-		for (size_t size = 4096; size <= (size_t)1 << 20; size *= 16)
-			on_demand(size);
-	scenarios();
+		usable = ODP;
+	}
+	for (size_t size = 4096; size <= LARGEST; size *= 4)
+		reuse(odp ? "odp-reuse" : "reuse", size);
+	for (size_t size = 4096; size <= (size_t)1 << 20; size *= 16)
+		remap(odp ? "odp-remap" : "remap", size);
+	if (!odp)
+		scenarios();
 	if (mrcache_close(cache) || rdma_close(&rdma))
 		bench_die("something is registered still");
 	return bench_end();
