@@ -196,7 +196,7 @@ def driver_table(s):
 
 def transfer_table(s, prefix, title, base=None):
     """Whole operations; turn by turn against another way; registering alone."""
-    ways = [way for way in ("none", "naive", "mrcache", "odp")
+    ways = [way for way in ("none", "naive", "late", "mrcache", "odp")
             if any(name.startswith(f"{prefix}/") and name.endswith(f"/{way}")
                    for name in s.series)]
     compared = [way for way in ways if way != base] if base else []
@@ -227,7 +227,7 @@ def remap_table(s, prefix):
     rows = [[f"{case} {way}",
              *(number(s[f"{prefix}/{case}/{way}/{part}"] / 1e3)
                for part in parts)]
-            for case in cases(s, prefix) for way in ("none", "mrcache", "odp")
+            for case in cases(s, prefix) for way in ("none", "late", "mrcache", "odp")
             if f"{prefix}/{case}/{way}" in s.series]
     return table("Its parts: us, by bytes and way", ["", *parts], rows)
 

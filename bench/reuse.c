@@ -66,6 +66,13 @@ static void kept_forget(struct way *way)
 	way->kept = NULL;
 }
 
+/* As late as a cache can: when the same memory is asked for again. */
+static struct ibv_mr *late_get(struct way *way, void *addr, size_t size)
+{
+	kept_forget(way);
+	return kept_get(way, addr, size);
+}
+
 static struct ibv_mr *cache_get(struct way *way, void *addr, size_t size)
 {
 	return mrcache_reg_mr(cache, rdma.pd, addr, size, way->access);
@@ -85,11 +92,11 @@ static void cache_forget(struct way *way)
 #define LOCAL  IBV_ACCESS_LOCAL_WRITE
 #define PAGING (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_ON_DEMAND)
 
-/* Paging on demand registers once; what is unmapped the transfer faults in. */
-enum { NONE, NAIVE, MRCACHE, ODP, WAYS };
+enum { NONE, NAIVE, LATE, MRCACHE, ODP, WAYS };
 static struct way ways[WAYS] = {
 	{"none", plain_get, ibv_dereg_mr, nothing, LOCAL, false, NULL},
 	{"naive", kept_get, kept_put, kept_forget, LOCAL, true, NULL},
+	{"late", late_get, kept_put, kept_forget, LOCAL, false, NULL},
 	{"mrcache", cache_get, cache_put, cache_forget, LOCAL, false, NULL},
 	{"odp", kept_get, kept_put, kept_forget, PAGING, false, NULL},
 };
