@@ -43,6 +43,9 @@ MODULE_PARM_DESC(max_watches_total, "Watches all open files may have together");
 	(UMMUNOTIFY_FEATURE_FILTER | UMMUNOTIFY_FEATURE_KIND | \
 	 UMMUNOTIFY_FEATURE_STATE)
 
+/* Ended watches with their slots that a file keeps for the next ones. */
+#define UMN_SPARES 64
+
 /* UMMUNOTIFY_KIND_* bits are counted by their position. */
 #define UMN_KINDS 6
 
@@ -65,22 +68,26 @@ static atomic_long_t umn_total_watches;
 
 /*
  * One watched range. Lives in umn_file::ranges and ::cookies, and on ::pending
- * while it has a report. All of it is protected by umn_file::lock; range,
+ * while it has a report; or, when it has ended, on ::spares, where only slot
+ * and state mean something. All of it is protected by umn_file::lock; range,
  * cookie and slot do not change.
+ *
+ * Two cache lines, since an invalidation may hit very many: what finds a watch
+ * is in the first.
  */
 struct umn_watch {
 	struct interval_tree_node range; /* [start, last], both included */
-	struct rb_node by_cookie;
 	struct list_head pending;
-	u64 cookie;
-	unsigned long end; /* as given; last is end - 1, or start if empty */
 	unsigned long hint_start; /* what the only hit covered, if hinted */
 	unsigned long hint_end;
-	u64 window; /* the busy period it was armed in, 0 if none */
+	u64 cookie;
+	struct rb_node by_cookie;
+	u32 window; /* the busy period it was armed in, 0 if none */
 	u32 slot;   /* of its state word, UMN_NO_SLOT if from REGISTER */
 	u32 state;  /* the word; what is mapped is only ever written */
 	u8 kinds;   /* that hit since the last report */
 	bool hinted;
+	bool empty; /* end was given as start; last is start all the same */
 };
 
 /*
@@ -97,6 +104,8 @@ struct umn_watch {
  * in a window may have missed the start of an invalidation whose end is still
  * to come, so it remembers the window, and the end of any overlapping
  * invalidation in the same window hits it. No list of invalidations is needed.
+ * When the number comes round, a watch of a window long ago is taken for one of
+ * this; but that one the start of the invalidation has hit already.
  */
 struct umn_file {
 	struct mmu_notifier notifier;
@@ -106,8 +115,10 @@ struct umn_file {
 	struct rb_root_cached ranges;
 	struct rb_root cookies;
 	struct list_head pending; /* watches with a report, oldest first */
+	struct list_head spares;
+	u32 spare_count;
 	u64 generation;		  /* copied to *counter */
-	u64 window;		  /* number of the latest window */
+	u32 window;		  /* number of the latest window */
 	unsigned long inflight[2]; /* by umn_is_harmless(kind) */
 	unsigned long armed;	  /* watches armed in this window */
 	u32 arm_count;		  /* makes state words differ */
@@ -216,6 +227,11 @@ static void umn_arm_slot(struct umn_file *file, struct umn_watch *watch)
 	umn_set_state(file, watch, state);
 }
 
+static unsigned long umn_end(const struct umn_watch *watch)
+{
+	return watch->range.last + !watch->empty;
+}
+
 static void umn_pend(struct umn_file *file, struct umn_watch *watch)
 {
 	lockdep_assert_held(&file->lock);
@@ -237,7 +253,7 @@ static bool umn_hit(struct umn_file *file, struct umn_watch *watch,
 		    unsigned long start, unsigned long end, u32 kind, bool at_end)
 {
 	unsigned long hint_start = max(watch->range.start, start);
-	unsigned long hint_end = min(watch->end, end);
+	unsigned long hint_end = min(umn_end(watch), end);
 
 	lockdep_assert_held(&file->lock);
 	watch->kinds |= kind;
@@ -435,12 +451,45 @@ static int umn_get_slot(struct umn_file *file, u32 *slot)
 	return 0;
 }
 
+/* Programs end one watch and make another all the time. */
+static bool umn_put_spare(struct umn_file *file, struct umn_watch *watch)
+{
+	bool room;
+
+	spin_lock(&file->lock);
+	room = file->spare_count < UMN_SPARES;
+	if (room) {
+		list_add(&watch->pending, &file->spares);
+		file->spare_count++;
+	}
+	spin_unlock(&file->lock);
+	return room;
+}
+
+static struct umn_watch *umn_get_spare(struct umn_file *file)
+{
+	struct umn_watch *watch;
+
+	spin_lock(&file->lock);
+	watch = list_first_entry_or_null(&file->spares, struct umn_watch, pending);
+	if (watch) {
+		list_del_init(&watch->pending);
+		file->spare_count--;
+		watch->kinds = 0;
+	}
+	spin_unlock(&file->lock);
+	return watch;
+}
+
 static void umn_free_watch(struct umn_file *file, struct umn_watch *watch)
 {
-	if (watch->slot != UMN_NO_SLOT)
-		ida_free(&file->slots, watch->slot);
-	kmem_cache_free(umn_watch_cache, watch);
 	atomic_long_dec(&umn_total_watches);
+	if (watch->slot != UMN_NO_SLOT) {
+		if (umn_put_spare(file, watch))
+			return;
+		ida_free(&file->slots, watch->slot);
+	}
+	kmem_cache_free(umn_watch_cache, watch);
 }
 
 static struct umn_watch *umn_alloc_watch(struct umn_file *file, bool with_slot)
@@ -452,6 +501,9 @@ static struct umn_watch *umn_alloc_watch(struct umn_file *file, bool with_slot)
 		ret = -ENOSPC;
 		goto err_count;
 	}
+	watch = with_slot ? umn_get_spare(file) : NULL;
+	if (watch)
+		return watch;
 	watch = kmem_cache_zalloc(umn_watch_cache, GFP_KERNEL);
 	if (!watch) {
 		ret = -ENOMEM;
@@ -489,7 +541,7 @@ static int umn_watch(struct umn_file *file, u64 start, u64 end, u64 cookie,
 	watch->cookie = cookie;
 	watch->range.start = start;
 	watch->range.last = end > start ? end - 1 : start;
-	watch->end = end;
+	watch->empty = end == start;
 
 	spin_lock(&file->lock);
 	file->used = true;
@@ -576,6 +628,8 @@ static int umn_memory(struct mm_struct *mm, unsigned long start, unsigned long e
 			memory |= UMMUNOTIFY_MEMORY_HOLE;
 		memory |= umn_vma_memory(vma);
 		start = vma->vm_end;
+		if (start >= end)
+			break; /* looking for one more is half of the cost */
 	}
 	mmap_read_unlock(mm);
 	if (start < end)
@@ -826,7 +880,7 @@ static size_t umn_take(struct umn_file *file, size_t max)
 		event->type = UMMUNOTIFY_EVENT_TYPE_INVAL;
 		event->user_cookie_counter = watch->cookie;
 		event->hint_start = watch->range.start;
-		event->hint_end = watch->end;
+		event->hint_end = umn_end(watch);
 		if (watch->hinted) {
 			event->flags = UMMUNOTIFY_EVENT_FLAG_HINT;
 			event->hint_start = watch->hint_start;
@@ -876,7 +930,7 @@ static void umn_put_back(struct umn_file *file, size_t n)
 		/* Unless the cookie now names another range. */
 		watch->hinted = event->flags & UMMUNOTIFY_EVENT_FLAG_HINT &&
 				event->hint_start >= watch->range.start &&
-				event->hint_end <= watch->end;
+				event->hint_end <= umn_end(watch);
 		watch->hint_start = event->hint_start;
 		watch->hint_end = event->hint_end;
 		umn_pend(file, watch);
@@ -1014,6 +1068,7 @@ static int umn_open(struct inode *inode, struct file *filp)
 	file->ranges = RB_ROOT_CACHED;
 	file->cookies = RB_ROOT;
 	INIT_LIST_HEAD(&file->pending);
+	INIT_LIST_HEAD(&file->spares);
 	init_waitqueue_head(&file->wait);
 	mutex_init(&file->read_lock);
 	mutex_init(&file->words_lock);
@@ -1061,6 +1116,8 @@ static int umn_release(struct inode *inode, struct file *filp)
 		kmem_cache_free(umn_watch_cache, watch);
 		cond_resched();
 	}
+	list_for_each_entry_safe(watch, next, &file->spares, pending)
+		kmem_cache_free(umn_watch_cache, watch);
 	atomic_long_sub(file->watches, &umn_total_watches);
 	ida_destroy(&file->slots);
 	for (i = 0; file->words && i < umn_state_bytes(file) >> PAGE_SHIFT; i++)
@@ -1140,7 +1197,7 @@ static int __init umn_init(void)
 
 	if (!max_watches || max_watches > INT_MAX / sizeof(u32))
 		return -EINVAL;
-	umn_watch_cache = KMEM_CACHE(umn_watch, SLAB_ACCOUNT);
+	umn_watch_cache = KMEM_CACHE(umn_watch, SLAB_ACCOUNT | SLAB_HWCACHE_ALIGN);
 	if (!umn_watch_cache)
 		return -ENOMEM;
 	ret = misc_register(&umn_device);

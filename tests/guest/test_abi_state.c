@@ -428,6 +428,27 @@ static void a_slot_used_again_has_another_state(void **state)
 	finish(&s);
 }
 
+/* The driver keeps what has ended for the next watch, but not what hit it. */
+static void a_watch_made_anew_knows_no_earlier_hits(void **state)
+{
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	discard(&s);
+	assert_int_equal(umn_unregister(s.u.fd, COOKIE), 0);
+	assert_int_equal(umn_watch(s.u.fd, s.page, PAGE, COOKIE, 0, &s.watch),
+			 0);
+	assert_true(clean(&s));
+	assert_int_equal(pages_unmap(s.page, 1), 0);
+	assert_int_equal(umn_word(&s.u, s.watch.slot),
+			 s.watch.state | UMMUNOTIFY_KIND_UNMAP);
+	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
+	assert_int_equal(KINDS_OF(e[0]), UMMUNOTIFY_KIND_UNMAP);
+	finish(&s);
+}
+
 static void slots_differ(void **state)
 {
 	enum { COUNT = 3000 };
@@ -579,6 +600,7 @@ int main(void)
 		cmocka_unit_test(rearm_takes_the_report_along),
 		cmocka_unit_test(unregister_frees_the_slot),
 		cmocka_unit_test(a_slot_used_again_has_another_state),
+		cmocka_unit_test(a_watch_made_anew_knows_no_earlier_hits),
 		cmocka_unit_test(slots_differ),
 		cmocka_unit_test(events_carry_kinds),
 		cmocka_unit_test(kinds_survive_a_bad_buffer),

@@ -33,6 +33,7 @@
 #define SLACK	(CYCLES / 2)
 #define LOOKS	4
 #define WATCHES 8
+#define SPARES	64 /* ended watches that an open file keeps */
 #define CACHE	"umn_watch"
 #define SLAB	"/sys/kernel/slab/"
 
@@ -293,9 +294,33 @@ static void objects_are_counted_exactly(void **state)
 	(void)state;
 	assert_int_equal(slab_objects(CACHE), 0);
 	assert_int_equal(use(&u, 0), 0);
-	assert_int_equal(slab_objects(CACHE), WATCHES);
+	/* And the refused one, kept for the next. */
+	assert_int_equal(slab_objects(CACHE), WATCHES + 1);
 	assert_int_equal(umn_unregister(u.fd, 1), 0);
-	assert_int_equal(slab_objects(CACHE), WATCHES - 1);
+	assert_int_equal(slab_objects(CACHE), WATCHES);
+	umn_stop(&u);
+	assert_int_equal(slab_objects(CACHE), 0);
+}
+
+/* However many end, only some are kept, and they are what is used next. */
+static void few_ended_watches_are_kept(void **state)
+{
+	struct ummunotify_watch_ioctl w;
+	struct umn u;
+	int i;
+
+	(void)state;
+	assert_int_equal(umn_start(&u, UMN_ALL), 0);
+	for (i = 0; i < 2 * SPARES; i++)
+		assert_int_equal(umn_watch(u.fd, memory, PAGE, i, 0, &w), 0);
+	assert_int_equal(slab_objects(CACHE), 2 * SPARES);
+	for (i = 0; i < 2 * SPARES; i++)
+		assert_int_equal(umn_unregister(u.fd, i), 0);
+	assert_int_equal(slab_objects(CACHE), SPARES);
+	for (i = 0; i < SPARES + 1; i++) {
+		assert_int_equal(umn_watch(u.fd, memory, PAGE, i, 0, &w), 0);
+		assert_int_equal(slab_objects(CACHE), i < SPARES ? SPARES : i + 1);
+	}
 	umn_stop(&u);
 	assert_int_equal(slab_objects(CACHE), 0);
 }
@@ -440,6 +465,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(objects_are_counted_exactly),
+		cmocka_unit_test(few_ended_watches_are_kept),
 		cmocka_unit_test(open_and_close),
 		cmocka_unit_test(kill_the_user),
 		cmocka_unit_test_setup_teardown(unload_and_load, read_module,
