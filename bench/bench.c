@@ -65,6 +65,11 @@ void bench_begin(int argc, char **argv, const char *doc)
 	began = bench_now();
 }
 
+bool bench_wants(const char *part)
+{
+	return !bench_options.only || !strcmp(bench_options.only, part);
+}
+
 /* ---- what is said ------------------------------------------------------------- */
 
 static void say(const char *format, va_list args)

@@ -21,6 +21,9 @@ extern struct bench_options {
 /* Parses --json FILE, --only PART and --quick; what is wrong ends the program. */
 void bench_begin(int argc, char **argv, const char *doc);
 
+/* Whether a part is to be measured: all are, unless --only names one. */
+bool bench_wants(const char *part);
+
 /* Writes the JSON: 0, or 1 and said. For main() to return. */
 int bench_end(void);
 

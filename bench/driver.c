@@ -325,9 +325,13 @@ int main(int argc, char **argv)
 		turns = 3;
 	}
 	bench_pin(0);
-	watch_against_registration();
-	kernel_memory(100000);
-	hit_watches();
-	unmap_beside_watches();
+	if (bench_wants("watch"))
+		watch_against_registration();
+	if (bench_wants("memory"))
+		kernel_memory(100000);
+	if (bench_wants("hit"))
+		hit_watches();
+	if (bench_wants("munmap"))
+		unmap_beside_watches();
 	return bench_end();
 }
