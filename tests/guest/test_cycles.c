@@ -319,7 +319,8 @@ static void few_ended_watches_are_kept(void **state)
 	assert_int_equal(slab_objects(CACHE), SPARES);
 	for (i = 0; i < SPARES + 1; i++) {
 		assert_int_equal(umn_watch(u.fd, memory, PAGE, i, 0, &w), 0);
-		assert_int_equal(slab_objects(CACHE), i < SPARES ? SPARES : i + 1);
+		assert_int_equal(slab_objects(CACHE),
+				 i < SPARES ? SPARES : i + 1);
 	}
 	umn_stop(&u);
 	assert_int_equal(slab_objects(CACHE), 0);

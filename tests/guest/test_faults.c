@@ -358,11 +358,16 @@ static void fill_slots(uint32_t count)
 	} while (w.slot + 1 < count);
 }
 
-/* On a new file, since what is allocated for a slot stays. */
-static void reopen_with(uint32_t count)
+/* On a new file, since what is allocated for a watch or its slot stays. */
+static void reopen_watching(void)
 {
 	umn_stop(&u);
 	start(UMN_ALL);
+}
+
+static void reopen_with(uint32_t count)
+{
+	reopen_watching();
 	fill_slots(count);
 }
 
@@ -381,8 +386,10 @@ static void reopen_at_page(void)
 static void watch_fails(void **state)
 {
 	static const struct call calls[] = {
-		{"WATCH", 3, NULL, call_watch, end_watch},
-		{"WATCH, cacheable", 3, NULL, call_watch_cacheable, end_watch},
+		{"WATCH", 3, reopen_watching, call_watch, end_watch},
+		{"WATCH, cacheable", 3, reopen_watching, call_watch_cacheable,
+		 end_watch},
+		{"WATCH, spare", 2, NULL, call_watch, end_watch},
 		{"WATCH, bitmap", 4, reopen_at_bitmap, call_watch, end_watch},
 		{"WATCH, page", 5, reopen_at_page, call_watch, end_watch},
 	};
