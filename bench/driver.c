@@ -66,7 +66,8 @@ static double time_nothing(struct umn *u)
 
 static void watch_against_registration(void)
 {
-	static double watching[MAX], registering[MAX], nothing[MAX];
+	static double watching[MAX], registering[MAX], nothing[MAX],
+		beyond[MAX];
 	const size_t length = (size_t)64 << 10;
 	char *memory = mmap(NULL, length, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -88,10 +89,12 @@ static void watch_against_registration(void)
 		registering[at] = time_registration(rdma.pd, memory, length);
 		watching[at] = time_watch(&u, memory, length);
 		nothing[at] = time_nothing(&u);
+		beyond[at] = watching[at] - nothing[at];
 	}
 	bench_add("ns", registering, rounds, "driver/registration");
 	bench_add("ns", watching, rounds, "driver/watch");
 	bench_add("ns", nothing, rounds, "driver/two-empty-calls");
+	bench_add("ns", beyond, rounds, "driver/watch-beyond-empty-calls");
 	umn_stop(&u);
 	rdma_close(&rdma);
 	munmap(memory, length);
