@@ -167,9 +167,9 @@ def draw_reuse(series, about):
         left.plot(places, [median(series, n + "/registering") / 1e3
                            for n in names],
                   "o-", color=colour, label=label, markersize=5)
-        right.plot(places, [median(series, n)
-                            / median(series, f"reuse/{size}/naive")
-                            for n, size in zip(names, sizes)],
+        right.plot(places, [1 if way == "naive"
+                            else median(series, n + "/against-naive")
+                            for n in names],
                    "o-", color=colour, label=label, markersize=5)
     left.set_yscale("log")
     left.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
