@@ -13,6 +13,7 @@
 
 #include "mrcache.h"
 
+#include <assert.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <rdma/fabric.h>
@@ -226,6 +227,7 @@ static double touch_regions(size_t regions, size_t size)
 	const unsigned int n = way->open == open_plain ? 64 : 2048;
 	double start;
 
+	assert(regions);
 	for (size_t i = 0; i < regions; i++)
 		touch(memory + i * REGION, size);
 	registrations = 0;
@@ -233,7 +235,7 @@ static double touch_regions(size_t regions, size_t size)
 	for (unsigned int i = 0; i < n; i++)
 		touch(memory + i % regions * REGION, size);
 	start = (bench_now() - start) / n;
-	registered = registrations / (double)n;
+	registered = (double)registrations / n;
 	return start;
 }
 
@@ -285,7 +287,7 @@ static double remap(size_t size, void *(*again)(void *addr, size_t size))
 		ns += (bench_now() - start) / n;
 		wrong += (memcmp(rdma.peer, memory, size) != 0) / (double)n;
 	}
-	registered = registrations / (double)n;
+	registered = (double)registrations / n;
 	return ns;
 }
 

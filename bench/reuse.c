@@ -266,7 +266,7 @@ static void reuse(const char *loop, size_t size)
 static void remap(const char *loop, size_t size)
 {
 	const unsigned int n = turns_of(size);
-	char *addr[WAYS];
+	char *addr[WAYS] = {0};
 
 	for (size_t i = 0; i < usable; i++)
 		addr[i] = map(size);
