@@ -266,9 +266,9 @@ static void reuse(const char *loop, size_t size)
 static void remap(const char *loop, size_t size)
 {
 	const unsigned int n = turns_of(size);
-	char *addr[WAYS] = {0};
+	char *addr[WAYS];
 
-	for (size_t i = 0; i < usable; i++)
+	for (size_t i = 0; i < WAYS; i++)
 		addr[i] = map(size);
 	for (unsigned int turn = 0; turn < n + 1; turn++)
 		for (size_t i = 0; i < usable; i++) {
@@ -280,8 +280,9 @@ static void remap(const char *loop, size_t size)
 			remap_and_use(&ways[w], addr[w], size, turn, parts);
 			keep(w, turn, parts);
 		}
-	for (size_t i = usable; i-- > 0;) {
-		ways[i].forget(&ways[i]);
+	for (size_t i = WAYS; i-- > 0;) {
+		if (i < usable)
+			ways[i].forget(&ways[i]);
 		munmap(addr[i], size);
 		if (ways[i].stale)
 			continue;
