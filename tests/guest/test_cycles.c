@@ -31,6 +31,7 @@
 
 #define CYCLES	1000
 #define SLACK	(CYCLES / 2)
+#define ROUNDS	2
 #define LOOKS	4
 #define WATCHES 8
 #define SPARES	64 /* ended watches that an open file keeps */
@@ -232,25 +233,26 @@ static bool memory_grew(const struct usage *before, const struct usage *after)
 }
 
 /* What was lost stays lost, however often one looks. */
-static void check_no_growth(const struct usage *before)
+static bool grew_since(const struct usage *before, bool tell)
 {
 	static struct usage after;
+	bool grew = true;
 	int i;
 
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < 3 && grew; i++) {
 		measure(&after);
 		assert_int_equal(objects_of(&after, CACHE), 0);
-		if (!caches_grew(before, &after, false) &&
-		    !memory_grew(before, &after))
-			break;
+		grew = caches_grew(before, &after, false) ||
+		       memory_grew(before, &after);
 	}
 	print_message("# %d cycles: vmalloc %+ld KiB, percpu %+ld KiB, "
 		      "unaccounted %+ld KiB\n",
 		      CYCLES, after.vmalloc - before->vmalloc,
 		      after.percpu - before->percpu,
 		      after.other - before->other);
-	assert_false(caches_grew(before, &after, true));
-	assert_false(memory_grew(before, &after));
+	if (tell)
+		caches_grew(before, &after, true);
+	return grew;
 }
 
 /* ---- cycles -------------------------------------------------------------------- */
@@ -344,7 +346,8 @@ static void expedite(bool on)
 static void repeat(void (*cycle)(int number))
 {
 	static struct usage before;
-	int i;
+	bool grew = true;
+	int i, round;
 
 	expedite(true);
 	/* What a first time needs, and measuring, is not lost. */
@@ -355,11 +358,18 @@ static void repeat(void (*cycle)(int number))
 		assert_int_equal(slab_objects(CACHE), 0);
 		return;
 	}
-	measure(&before);
-	for (i = 0; i < CYCLES; i++)
-		cycle(i);
+	/*
+	 * What each cycle loses is lost again. A cache of the kernel's may have
+	 * got one more slab meanwhile, which holds 512 of the smallest objects.
+	 */
+	for (round = 0; round < ROUNDS && grew; round++) {
+		measure(&before);
+		for (i = 0; i < CYCLES; i++)
+			cycle(i);
+		grew = grew_since(&before, round == ROUNDS - 1);
+	}
 	expedite(false);
-	check_no_growth(&before);
+	assert_false(grew);
 }
 
 static void opened_and_closed(int cycle)
