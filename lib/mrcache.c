@@ -757,7 +757,7 @@ reg_other(struct mrcache *cache, struct ibv_pd *pd, void *addr, size_t length,
 	if (dropped)
 		mr_finish(cache, dropped);
 	thread = mrc_thread(cache);
-	if (cache->contain && thread &&
+	if (cache->contain && length && thread &&
 	    recall(thread, block_key(want.start, thread->order), mr_contains,
 		   &want, &hold) &&
 	    mr_try_hold(cache, &hold))

@@ -601,6 +601,8 @@ static void a_larger_registration_serves_all_within(void **state)
 		assert_true(hits(&s, at(start, 100), 1, LOCAL));
 		assert_true(hits(&s, at(start, 100 + length - 1), 1, LOCAL));
 		assert_true(hits(&s, at(start, 101), length - 1, LOCAL));
+		/* Nothing is not a part: that is for ibv_reg_mr() to judge. */
+		assert_false(hits(&s, at(start, 101), 0, LOCAL));
 		/* One byte outside is outside. */
 		assert_false(hits(&s, at(start, 99), 1, LOCAL));
 		assert_false(hits(&s, at(start, 100 + length), 1, LOCAL));
