@@ -10,6 +10,8 @@
 #include "guest/umn.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +56,18 @@ static double time_watch(struct umn *u, void *addr, size_t length)
 	return bench_now() - start;
 }
 
+/* What a miss on memory that was mapped anew takes: the watch goes elsewhere. */
+static double time_arm(struct umn *u, void *addr, size_t length)
+{
+	struct ummunotify_arm arm =
+		umn_order(2, addr, length, UMMUNOTIFY_ARM_CACHEABLE);
+	double start = bench_now();
+
+	if (ioctl(u->fd, UMMUNOTIFY_ARM, &arm))
+		bench_die("cannot arm a watch: %s", strerror(errno));
+	return bench_now() - start;
+}
+
 /* Two system calls that do nothing: what watching cannot be faster than. */
 static double time_nothing(struct umn *u)
 {
@@ -64,12 +78,109 @@ static double time_nothing(struct umn *u)
 	return bench_now() - start;
 }
 
+#define AT_ONCE 64u
+
+/* For one of so many in one call, all of them of the same mapping. */
+static double time_arm_many(struct umn *u, char *addr, unsigned int count)
+{
+	struct ummunotify_arm arms[AT_ONCE];
+	double start;
+
+	for (unsigned int i = 0; i < count; i++) {
+		arms[i] = umn_order(100 + i, addr + i * PAGE, PAGE,
+				    UMMUNOTIFY_ARM_CACHEABLE);
+	}
+	start = bench_now();
+	if (umn_arm_many(u->fd, arms, count) != (int)count || arms[0].error ||
+	    arms[count - 1].error)
+		bench_die("cannot arm watches");
+	return (bench_now() - start) / count;
+}
+
+static void arm_at_once(struct umn *u, char *memory)
+{
+	static const unsigned int counts[] = {1, 8, AT_ONCE};
+	static double samples[MAX];
+	struct ummunotify_watch_ioctl watch;
+
+	for (unsigned int i = 0; i < AT_ONCE; i++)
+		if (umn_watch(u->fd, NOWHERE, PAGE, 100 + i, 0, &watch))
+			bench_die("cannot watch memory");
+	for (size_t n = 0; n < sizeof(counts) / sizeof(*counts); n++) {
+		for (unsigned int i = 0; i < rounds + 10; i++)
+			samples[i < 10 ? 0 : i - 10] =
+				time_arm_many(u, memory, counts[n]);
+		bench_add("ns", samples, rounds, "driver/arm-many/%u",
+			  counts[n]);
+	}
+}
+
+/* Of slots that were never used before; there are as many as samples. */
+static void watch_first(void)
+{
+	static double samples[MAX];
+	struct umn u;
+
+	if (umn_start(&u, UMN_ALL))
+		bench_die("no device");
+	for (unsigned int i = 0; i < rounds + 10; i++) {
+		struct ummunotify_watch_ioctl watch = {
+			.start = (uintptr_t)NOWHERE + 2 * PAGE * i,
+			.end = (uintptr_t)NOWHERE + 2 * PAGE * i + PAGE,
+			.user_cookie = i,
+		};
+		double start = bench_now();
+
+		if (ioctl(u.fd, UMMUNOTIFY_WATCH, &watch))
+			bench_die("cannot watch memory");
+		samples[i < 10 ? 0 : i - 10] = bench_now() - start;
+	}
+	bench_add("ns", samples, rounds, "driver/watch-first");
+	umn_stop(&u);
+}
+
+/* One event of so many that one read delivers. */
+static void drain_at_once(void)
+{
+	static double samples[MAX];
+	struct ummunotify_watch_ioctl watch;
+	struct ummunotify_event events[AT_ONCE];
+	struct ummunotify_rearm_ioctl rearm;
+	char *memory = mmap(NULL, AT_ONCE * PAGE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct umn u;
+
+	if (memory == MAP_FAILED || umn_start(&u, UMN_ALL))
+		bench_die("no device");
+	for (unsigned int i = 0; i < AT_ONCE; i++)
+		if (umn_watch(u.fd, memory + i * PAGE, PAGE, i, 0, &watch))
+			bench_die("cannot watch memory");
+	for (unsigned int i = 0; i < rounds + 10; i++) {
+		double start;
+
+		memset(memory, 1, AT_ONCE * PAGE);
+		if (madvise(memory, AT_ONCE * PAGE, MADV_DONTNEED))
+			bench_die("madvise");
+		start = bench_now();
+		if (umn_read(u.fd, events, AT_ONCE) != (int)AT_ONCE)
+			bench_die("not all are reported");
+		samples[i < 10 ? 0 : i - 10] = (bench_now() - start) / AT_ONCE;
+		for (unsigned int j = 0; j < AT_ONCE; j++)
+			if (umn_rearm(u.fd, j, &rearm))
+				bench_die("cannot re-arm");
+	}
+	bench_add("ns", samples, rounds, "driver/drain-%u", AT_ONCE);
+	umn_stop(&u);
+	munmap(memory, AT_ONCE * PAGE);
+}
+
 static void watch_against_registration(void)
 {
 	static double watching[MAX], registering[MAX], nothing[MAX],
-		beyond[MAX];
+		beyond[MAX], arming[MAX];
+	struct ummunotify_watch_ioctl watch;
 	const size_t length = (size_t)64 << 10;
-	char *memory = mmap(NULL, length, PROT_READ | PROT_WRITE,
+	char *memory = mmap(NULL, AT_ONCE * PAGE, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct rdma rdma;
 	struct umn u;
@@ -81,7 +192,11 @@ static void watch_against_registration(void)
 	if (memory == MAP_FAILED || rdma_open(&rdma, PAGE) ||
 	    umn_start(&u, UMN_ALL))
 		bench_die("no device");
+	if (umn_watch(u.fd, NOWHERE, PAGE, 2, 0, &watch))
+		bench_die("cannot watch memory");
 	memset(memory, 1, length);
+	watch_first();
+	drain_at_once();
 	for (unsigned int i = 0; i < rounds + 10; i++) {
 		/* The first ten are for warming up. */
 		unsigned int at = i < 10 ? 0 : i - 10;
@@ -89,15 +204,95 @@ static void watch_against_registration(void)
 		registering[at] = time_registration(rdma.pd, memory, length);
 		watching[at] = time_watch(&u, memory, length);
 		nothing[at] = time_nothing(&u);
+		arming[at] = time_arm(&u, memory, length);
 		beyond[at] = watching[at] - nothing[at];
 	}
 	bench_add("ns", registering, rounds, "driver/registration");
 	bench_add("ns", watching, rounds, "driver/watch");
+	bench_add("ns", arming, rounds, "driver/arm");
 	bench_add("ns", nothing, rounds, "driver/two-empty-calls");
 	bench_add("ns", beyond, rounds, "driver/watch-beyond-empty-calls");
+	arm_at_once(&u, memory);
 	umn_stop(&u);
 	rdma_close(&rdma);
-	munmap(memory, length);
+	munmap(memory, AT_ONCE * PAGE);
+}
+
+/* ---- a fingerprint against a registration --------------------------------------------- */
+
+static double time_fingerprint(struct umn *u, uint64_t *fingerprint,
+			       uint32_t *state, uint32_t flags)
+{
+	struct ummunotify_fingerprint print = umn_fingerprint_of(
+		3, flags | UMMUNOTIFY_FINGERPRINT_WRITE, *state, *fingerprint);
+	double start = bench_now();
+
+	if (umn_fingerprint(u->fd, &print, 1) != 1 ||
+	    print.answer != UMMUNOTIFY_PAGES_SAME)
+		bench_die("no fingerprint");
+	*fingerprint = print.fingerprint;
+	*state = print.state;
+	return bench_now() - start;
+}
+
+/* Of memory in small pages, or in as large ones as there are. */
+static void fingerprint_of(struct umn *u, struct ibv_pd *pd, size_t length,
+			   bool huge)
+{
+	static double registering[MAX], taking[MAX], verifying[MAX];
+	const char *pages = huge ? "huge" : "small";
+	struct ummunotify_watch_ioctl watch;
+	unsigned int times = length > 1 << 20 ? 10 : rounds;
+	/* Huge pages begin at multiples of their size. */
+	const size_t room = (size_t)2 << 20;
+	char *all = mmap(NULL, length + room, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *memory = (char *)(((uintptr_t)all + room - 1) & ~(room - 1));
+	uint64_t fingerprint = 0;
+
+	if (all == MAP_FAILED ||
+	    madvise(all, length + room, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
+		bench_die("no memory");
+	memset(memory, 1, length);
+	if (umn_watch(u->fd, memory, length, 3, 0, &watch))
+		bench_die("cannot watch memory");
+	for (unsigned int i = 0; i < times + 3; i++) {
+		unsigned int at = i < 3 ? 0 : i - 3;
+
+		registering[at] = time_registration(pd, memory, length);
+		taking[at] = time_fingerprint(u, &fingerprint, &watch.state, 0);
+		verifying[at] = time_fingerprint(u, &fingerprint, &watch.state,
+						 UMMUNOTIFY_FINGERPRINT_VERIFY);
+	}
+	bench_add("ns", registering, times, "driver/fingerprint/%s/%zu/reg",
+		  pages, length);
+	bench_add("ns", taking, times, "driver/fingerprint/%s/%zu/take", pages,
+		  length);
+	bench_add("ns", verifying, times, "driver/fingerprint/%s/%zu/verify",
+		  pages, length);
+	umn_unregister(u->fd, 3);
+	munmap(all, length + room);
+}
+
+static void fingerprints(void)
+{
+	static const size_t lengths[] = {4 << 10, 64 << 10, 1 << 20, 64 << 20};
+	struct rdma rdma;
+	struct umn u;
+
+	if (rdma_missing()) {
+		bench_skip("driver/fingerprint", rdma_missing());
+		return;
+	}
+	if (rdma_open(&rdma, PAGE) || umn_start(&u, UMN_ALL))
+		bench_die("no device");
+	for (unsigned int i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+		fingerprint_of(&u, rdma.pd, lengths[i], false);
+		if (lengths[i] > 1 << 20)
+			fingerprint_of(&u, rdma.pd, lengths[i], true);
+	}
+	umn_stop(&u);
+	rdma_close(&rdma);
 }
 
 /* ---- processes with watches ---------------------------------------------------------- */
@@ -114,25 +309,47 @@ static void watch_many(struct umn *u, char *first, size_t stride, size_t count)
 	}
 }
 
-/* The median time of munmap() of 64 KiB that nobody watches. */
-static double time_unmap(long question)
+/* How long munmap() takes of 64 KiB that nobody watches. */
+static double unmap_once(void)
 {
 	const size_t length = (size_t)64 << 10;
+	char *p = mmap(NULL, length, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	double start;
+
+	if (p == MAP_FAILED)
+		bench_die("no memory");
+	memset(p, 1, length);
+	start = bench_now();
+	munmap(p, length);
+	return bench_now() - start;
+}
+
+static atomic_bool enough;
+
+static void *unmap_meanwhile(void *arg)
+{
+	(void)arg;
+	bench_pin(1);
+	while (!atomic_load(&enough))
+		unmap_once();
+	return NULL;
+}
+
+/* The median of many, while so many other threads do the same. */
+static double time_unmap(long others)
+{
 	static double samples[MAX];
+	pthread_t other;
 
-	(void)question;
-	for (unsigned int i = 0; i < rounds; i++) {
-		char *p = mmap(NULL, length, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		double start;
-
-		if (p == MAP_FAILED)
-			bench_die("no memory");
-		memset(p, 1, length);
-		start = bench_now();
-		munmap(p, length);
-		samples[i] = bench_now() - start;
-	}
+	atomic_store(&enough, false);
+	if (others && pthread_create(&other, NULL, unmap_meanwhile, NULL))
+		bench_die("no thread");
+	for (unsigned int i = 0; i < rounds; i++)
+		samples[i] = unmap_once();
+	atomic_store(&enough, true);
+	if (others)
+		pthread_join(other, NULL);
 	return bench_median(samples, rounds);
 }
 
@@ -155,23 +372,27 @@ static void unmap_beside_watches(void)
 	static const long counts[] = {-1, 0, 1, 1000, 100000, 1000000};
 	enum { N = sizeof(counts) / sizeof(*counts) };
 	static struct bench_process processes[N];
-	static double samples[N][MAX];
+	static double samples[N][MAX], threads[N][MAX];
 
 	bench_say("making processes with up to a million watches");
 	for (size_t i = 0; i < N; i++)
 		bench_start(&processes[i], prepare, &counts[i], time_unmap);
 	/* Once for warming up. */
 	for (unsigned int turn = 0; turn < turns + 1; turn++)
-		for (size_t i = 0; i < N; i++)
-			samples[i][turn ? turn - 1 : 0] =
-				bench_ask(&processes[i], 0);
+		for (size_t i = 0; i < N; i++) {
+			unsigned int at = turn ? turn - 1 : 0;
+
+			samples[i][at] = bench_ask(&processes[i], 0);
+			threads[i][at] = bench_ask(&processes[i], 1);
+		}
 	for (size_t i = 0; i < N; i++) {
-		if (counts[i] < 0)
-			bench_add("ns", samples[i], turns,
-				  "driver/munmap/no-device");
-		else
-			bench_add("ns", samples[i], turns, "driver/munmap/%ld",
-				  counts[i]);
+		char name[32] = "no-device";
+
+		if (counts[i] >= 0)
+			snprintf(name, sizeof(name), "%ld", counts[i]);
+		bench_add("ns", samples[i], turns, "driver/munmap/%s", name);
+		bench_add("ns", threads[i], turns, "driver/munmap-two/%s",
+			  name);
 		bench_stop(&processes[i]);
 	}
 }
@@ -330,6 +551,8 @@ int main(int argc, char **argv)
 	bench_pin(0);
 	if (bench_wants("watch"))
 		watch_against_registration();
+	if (bench_wants("fingerprint"))
+		fingerprints();
 	if (bench_wants("memory"))
 		kernel_memory(100000);
 	if (bench_wants("hit"))

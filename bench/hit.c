@@ -378,6 +378,82 @@ static void valid(const char *name, bool moved)
 	bench_add("ns", samples, repeats, "hit/%s/mrcache", name);
 }
 
+/* ---- giving back what another thread took ----------------------------------------------- */
+
+#define TAKERS 256u
+
+struct takers {
+	void *side;
+	struct ibv_mr *mrs[TAKERS];
+	pthread_barrier_t taken, given;
+	bool own; /* who gives back took them itself */
+	bool over;
+};
+
+struct taker {
+	struct takers *all;
+	size_t n;
+};
+
+static void take(struct takers *t, size_t n)
+{
+	t->mrs[n] = side_mrcache_hold(t->side, BASE + n * LENGTH, LENGTH);
+}
+
+static void *take_one(void *arg)
+{
+	struct taker *taker = arg;
+	struct takers *t = taker->all;
+
+	/* Each has used the cache, whoever takes. */
+	take(t, taker->n);
+	side_mrcache_release(t->side, t->mrs[taker->n]);
+	for (;;) {
+		pthread_barrier_wait(&t->given);
+		if (t->over)
+			return NULL;
+		if (!t->own)
+			take(t, taker->n);
+		pthread_barrier_wait(&t->taken);
+	}
+}
+
+/* Of 256 threads one gives back what each of them took, or what it took itself. */
+static void give_back(const char *name, bool own)
+{
+	struct takers t = {.side = side_mrcache.open(false), .own = own};
+	double samples[MAX_REPEATS];
+	struct taker takers[TAKERS];
+	pthread_t threads[TAKERS];
+
+	pthread_barrier_init(&t.taken, NULL, TAKERS + 1);
+	pthread_barrier_init(&t.given, NULL, TAKERS + 1);
+	for (size_t i = 0; i < TAKERS; i++) {
+		takers[i] = (struct taker){&t, i};
+		if (pthread_create(&threads[i], NULL, take_one, &takers[i]))
+			bench_die("no thread");
+	}
+	for (unsigned int r = 0; r < repeats + 1; r++) {
+		double start;
+
+		pthread_barrier_wait(&t.given);
+		pthread_barrier_wait(&t.taken);
+		for (size_t i = 0; own && i < TAKERS; i++)
+			take(&t, i);
+		start = bench_now();
+		for (size_t i = 0; i < TAKERS; i++)
+			side_mrcache_release(t.side, t.mrs[i]);
+		/* The first for warming up. */
+		samples[r ? r - 1 : 0] = (bench_now() - start) / TAKERS;
+	}
+	t.over = true;
+	pthread_barrier_wait(&t.given);
+	for (size_t i = 0; i < TAKERS; i++)
+		pthread_join(threads[i], NULL);
+	side_mrcache.close(t.side);
+	bench_add("ns", samples, repeats, "hit/%s/mrcache", name);
+}
+
 /* ---- memory ------------------------------------------------------------------------- */
 
 static double allocated(void)
@@ -449,5 +525,7 @@ int main(int argc, char **argv)
 	valid("valid-moved", true);
 	within("within", 256);
 	within("within-many", 65536);
+	give_back("give-back-own", true);
+	give_back("give-back-others", false);
 	return bench_end();
 }

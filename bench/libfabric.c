@@ -27,7 +27,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PAGE	((size_t)4096)
+#define PAGE	((size_t)sysconf(_SC_PAGESIZE))
 #define REGION	((size_t)64 << 10)
 #define REGIONS 256u
 #define MAX	512u

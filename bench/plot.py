@@ -4,7 +4,7 @@
 
 usage: bench/plot.py BENCH.json DIRECTORY
 
-Makes DIRECTORY/{hit,driver,reuse,scenarios}.{svg,png}, each if it was
+Makes DIRECTORY/{hit,driver,reuse,scenarios,mpi}.{svg,png}, each if it was
 measured.
 """
 
@@ -17,6 +17,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import FuncFormatter  # noqa: E402
+
+sys.dont_write_bytecode = True
+import mpi_report  # noqa: E402
 
 OURS, OTHER, THIRD = "#1b6ca8", "#c8553d", "#8a8a8a"
 STYLE = {
@@ -210,6 +213,48 @@ def draw_scenarios(series, about):
     return fig
 
 
+# --- mpi --------------------------------------------------------------------------
+
+MPI_WAYS = (("off", THIRD, "own cache off", 0.25),
+            ("mrcache", OTHER, "mrcache below a cache that is off", 0),
+            ("guard", OURS, "guard", -0.25))
+
+
+def draw_mpi(series, about):
+    """A row for each memory and size, a point for each pattern."""
+    stacks = {key: name for key, name in mpi_report.STACKS.items()
+              if any(n.startswith(f"mpi/{key}/") for n in series)}
+    fig, axes = plt.subplots(1, len(stacks), figsize=(3.6 * len(stacks) + 1.6, 5.4),
+                             sharey=True, squeeze=False)
+    for ax, (key, name) in zip(axes[0], stacks.items()):
+        rows = {}
+        for cell in mpi_report.Cells(series).of(key):
+            _, _, _, memory, size = cell.split("/")
+            rows.setdefault((memory, int(size)), []).append(cell)
+        for way, colour, label, shift in MPI_WAYS:
+            places = [i + shift for i, cells in enumerate(rows.values()) for _ in cells]
+            values = [median(series, mpi_report.against(cell, way))
+                      for cells in rows.values() for cell in cells]
+            ax.plot(values, places, "o", color=colour, label=label, markersize=4,
+                    alpha=0.75, markeredgewidth=0)
+        ax.axvline(1, color="#333333", linewidth=1)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        ax.xaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        ax.tick_params(axis="x", which="both", labelsize=8)
+        ax.set_yticks(range(len(rows)), [f"{memory}, {bytes_name(size)}"
+                                         for memory, size in rows])
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.grid(axis="y", visible=False)
+        ax.set_title(name, loc="left")
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="lower left",
+               bbox_to_anchor=(0.01, 0.015), ncol=3, fontsize=8)
+    fig.supxlabel("instructions against the stock stack (log scale); "
+                  "a point for each pattern", fontsize=9, y=0.075)
+    fig.text(0.01, 0.005, about, fontsize=7.5, color="#666666")
+    return fig
+
+
 # --- all --------------------------------------------------------------------------
 
 # What a drawing needs, and of which benchmark it is.
@@ -218,6 +263,7 @@ DRAWINGS = {
     "driver": (draw_driver, "driver/munmap/no-device", "driver"),
     "reuse": (draw_reuse, "reuse/4096/none", "reuse"),
     "scenarios": (draw_scenarios, "scenario/mlock/kept", "reuse"),
+    "mpi": (draw_mpi, None, "mpi-instructions"),
 }
 
 
@@ -227,10 +273,13 @@ def main():
     data = json.loads(Path(sys.argv[1]).read_text())
     series, machine = data["series"], data["machine"]
     for name, (draw, needed, bench) in DRAWINGS.items():
-        if needed not in series:
+        if bench not in machine["kernels"] or (needed and needed not in series):
             continue
         about = f"{machine['cpu']}, {machine['cpus']} CPUs"
-        if bench != "hit":
+        if bench == "mpi-instructions":
+            about = (f"Linux {machine['kernels'][bench]} guest of one processor, "
+                     "instructions counted by QEMU")
+        elif bench != "hit":
             about += (f"; Linux {machine['kernels'][bench]} guest, emulated "
                       "(TCG): only ratios mean anything"
                       if machine["guest"] == "tcg" else
@@ -239,7 +288,7 @@ def main():
             about += "; a quick run, not for comparing"
         with plt.rc_context(STYLE):
             fig = draw(series, about)
-            fig.tight_layout(rect=(0, 0.02, 1, 1))
+            fig.tight_layout(rect=(0, 0.055 if name == "mpi" else 0.02, 1, 1))
             for kind in ("svg", "png"):
                 fig.savefig(Path(sys.argv[2], f"{name}.{kind}"))
             plt.close(fig)

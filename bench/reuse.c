@@ -7,6 +7,7 @@
  */
 #include "bench.h"
 #include "guest/memop.h"
+#include "guest/purge.h"
 #include "guest/rdma.h"
 #include "mrcache.h"
 
@@ -22,7 +23,8 @@
 #define SCENARIO ((size_t)64 << 10)
 
 static struct rdma rdma;
-static struct mrcache *cache;
+/* As it is, with a reaper, as the shim has it, and full: all is held. */
+static struct mrcache *cache, *reaped, *full;
 
 /* ---- ways to register ---------------------------------------------------------------- */
 
@@ -89,16 +91,44 @@ static void cache_forget(struct way *way)
 	mrcache_flush(cache, rdma.pd);
 }
 
+static struct ibv_mr *reaped_get(struct way *way, void *addr, size_t size)
+{
+	return mrcache_reg_mr(reaped, rdma.pd, addr, size, way->access);
+}
+
+static int reaped_put(struct ibv_mr *mr)
+{
+	return mrcache_dereg_mr(reaped, mr);
+}
+
+static void reaped_forget(struct way *way)
+{
+	(void)way;
+	mrcache_flush(reaped, rdma.pd);
+}
+
+static struct ibv_mr *full_get(struct way *way, void *addr, size_t size)
+{
+	return mrcache_reg_mr(full, rdma.pd, addr, size, way->access);
+}
+
+static int full_put(struct ibv_mr *mr)
+{
+	return mrcache_dereg_mr(full, mr);
+}
+
 #define LOCAL  IBV_ACCESS_LOCAL_WRITE
 #define PAGING (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_ON_DEMAND)
 
-enum { NONE, NAIVE, LATE, MRCACHE, ODP, WAYS };
-static struct way ways[WAYS] = {
+enum { NONE, NAIVE, LATE, MRCACHE, ODP, WAYS, REAPED = WAYS, FULL, ALL_WAYS };
+static struct way ways[ALL_WAYS] = {
 	{"none", plain_get, ibv_dereg_mr, nothing, LOCAL, false, NULL},
 	{"naive", kept_get, kept_put, kept_forget, LOCAL, true, NULL},
 	{"late", late_get, kept_put, kept_forget, LOCAL, false, NULL},
 	{"mrcache", cache_get, cache_put, cache_forget, LOCAL, false, NULL},
 	{"odp", kept_get, kept_put, kept_forget, PAGING, false, NULL},
+	{"reaped", reaped_get, reaped_put, reaped_forget, LOCAL, false, NULL},
+	{"full", full_get, full_put, nothing, LOCAL, false, NULL},
 };
 static size_t usable = WAYS; /* how many of them */
 
@@ -178,7 +208,7 @@ static void remap_and_use(struct way *way, char *addr, size_t size,
 
 /* ---- loops of them ----------------------------------------------------------------------- */
 
-static double samples[WAYS][PARTS][MAX];
+static double samples[ALL_WAYS][PARTS][MAX];
 
 /* Of a turn of all ways; every other one goes backwards. */
 static size_t nth(unsigned int turn, size_t i)
@@ -293,6 +323,90 @@ static void remap(const char *loop, size_t size)
 	}
 }
 
+/* ---- a cache against none ------------------------------------------------------------------- */
+
+/*
+ * New memory at the old address, in turn with no cache, and nothing else: what is
+ * left of memory is the same before both. Under a name of its own.
+ */
+static void against_none(const char *loop, size_t size, size_t way)
+{
+	const unsigned int n = bench_options.quick ? 7 : 201;
+	const size_t pair[] = {NONE, way};
+	char *addr[] = {map(size), map(size)};
+
+	for (unsigned int turn = 0; turn < n + 1; turn++)
+		for (size_t i = 0; i < 2; i++) {
+			size_t p = (turn + i) % 2;
+			double parts[PARTS] = {0};
+
+			remap_and_use(&ways[pair[p]], addr[p], size, turn,
+				      parts);
+			keep(pair[p], turn, parts);
+		}
+	ways[way].forget(&ways[way]);
+	for (size_t i = 0; i < 2; i++)
+		munmap(addr[i], size);
+	add_whole(loop, size, way, NONE, n);
+}
+
+#define HELD 4096u
+
+/* The limit is reached, and all of it is held. */
+static void limit(void)
+{
+	struct mrcache_attr attr;
+	struct ibv_mr *held[HELD];
+	char *addr = map(HELD * (size_t)4096);
+
+	mrcache_attr_init(&attr);
+	attr.monitor = "ummunotify";
+	attr.log_level = MRCACHE_LOG_QUIET;
+	attr.max_regs = HELD;
+	full = mrcache_open(&attr);
+	if (!full)
+		bench_die("no cache");
+	for (size_t i = 0; i < HELD; i++) {
+		held[i] = mrcache_reg_mr(full, rdma.pd, addr + i * 4096, 4096,
+					 LOCAL);
+		if (!held[i])
+			bench_die("cannot register");
+	}
+	/* Until it is known that all is held. */
+	for (size_t i = 0; i < HELD; i++)
+		mrcache_dereg_mr(
+			full, mrcache_reg_mr(full, rdma.pd, addr, 8192, LOCAL));
+	against_none("limit", 4096, FULL);
+	for (size_t i = 0; i < HELD; i++)
+		mrcache_dereg_mr(full, held[i]);
+	if (mrcache_close(full))
+		bench_die("something is registered still");
+	munmap(addr, HELD * (size_t)4096);
+}
+
+static void cycles(void)
+{
+	struct mrcache_attr attr;
+
+	/*
+	 * The largest first: in a new process a small one without a cache takes
+	 * a tenth more than it does later.
+	 */
+	for (size_t size = (size_t)1 << 20; size >= 4096; size /= 16)
+		against_none("cycle", size, MRCACHE);
+	mrcache_attr_init(&attr);
+	attr.monitor = "ummunotify";
+	attr.reaper = true;
+	reaped = mrcache_open(&attr);
+	if (!reaped)
+		bench_die("no cache");
+	for (size_t size = 4096; size <= (size_t)1 << 20; size *= 16)
+		against_none("cycle", size, REAPED);
+	if (mrcache_close(reaped))
+		bench_die("something is registered still");
+	limit();
+}
+
 /* ---- every scenario as a loop ------------------------------------------------------------------ */
 
 static bool play_once(struct way *way, struct memop_buffer *b, double *all,
@@ -360,11 +474,35 @@ static void scenarios(void)
 	}
 }
 
+/* ---- allocators that purge ------------------------------------------------------------------- */
+
+static void purges(void)
+{
+	static const char *const names[PURGE_WAYS] = {"calm", "unverified",
+						      "verified"};
+
+	for (size_t i = 0; i < PURGE_ALLOCATORS; i++) {
+		const struct purge_allocator *allocator = &purge_allocators[i];
+		struct purge p;
+		const char *why =
+			purge_run(allocator, bench_options.quick ? 1 : 5, &p);
+
+		if (why) {
+			bench_skip(allocator->name, why);
+			continue;
+		}
+		for (int way = 0; way < PURGE_WAYS; way++)
+			bench_value("x", (double)p.hits[way] / p.uses[way],
+				    "purge/%s/%s", allocator->name, names[way]);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct mrcache_attr attr;
 	bool odp;
 
+	purge_main(argc, argv);
 	bench_begin(argc, argv, "What registering costs transfers.");
 	/* Only the loops, under a name of their own. */
 	odp = bench_options.only && !strcmp(bench_options.only, "odp");
@@ -381,12 +519,19 @@ int main(int argc, char **argv)
 		bench_skip("odp", odp_missing());
 		usable = ODP;
 	}
+	if (!odp)
+		cycles();
+	if (bench_options.only && !strcmp(bench_options.only, "cycle"))
+		goto out;
 	for (size_t size = 4096; size <= LARGEST; size *= 4)
 		reuse(odp ? "odp-reuse" : "reuse", size);
 	for (size_t size = 4096; size <= (size_t)1 << 20; size *= 16)
 		remap(odp ? "odp-remap" : "remap", size);
-	if (!odp)
+	if (!odp) {
 		scenarios();
+		purges();
+	}
+out:
 	if (mrcache_close(cache) || rdma_close(&rdma))
 		bench_die("something is registered still");
 	return bench_end();

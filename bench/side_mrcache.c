@@ -6,7 +6,7 @@
  */
 #include "side.h"
 #include "bench.h"
-#include "mrcache_int.h"
+#include "open.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -84,7 +84,11 @@ static void null_close(struct mrc_monitor *monitor)
 }
 
 static const struct mrc_monitor_ops null_ops = {
-	null_watch, null_rearm, null_unwatch, null_read, null_close,
+	.watch = null_watch,
+	.rearm = null_rearm,
+	.unwatch = null_unwatch,
+	.read = null_read,
+	.close = null_close,
 };
 
 static struct null_monitor *new_monitor(void)
@@ -136,15 +140,9 @@ static int null_dereg_mr(struct ibv_mr *mr)
 	return 0;
 }
 
-static enum ibv_fork_status null_fork_status(void)
-{
-	return IBV_FORK_UNNEEDED;
-}
-
 static const struct mrc_verbs null_verbs = {
 	null_reg_mr,
 	null_dereg_mr,
-	null_fork_status,
 };
 
 static struct ibv_context context;
@@ -218,7 +216,7 @@ static uint64_t misses(void *cache)
 {
 	struct mrcache_stats stats;
 
-	mrcache_stats(side_mrcache_of(cache), &stats, sizeof(stats));
+	mrcache_get_stats(side_mrcache_of(cache), &stats, sizeof(stats));
 	return stats.registrations;
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* From the monitor's events to registrations that are deregistered. */
-#include "mr.h"
+#include "drain.h"
+
+#include "log.h"
+#include "verify.h"
 
 #include <errno.h>
-#include <stddef.h>
 
 #define COOKIES 128
 
@@ -12,13 +13,6 @@
  * more than there can be reports.
  */
 #define ROUNDS (1u << 20)
-
-bool mrc_once(struct mrcache *cache, unsigned int what)
-{
-	uint64_t bit = UINT64_C(1) << what;
-
-	return !(atomic_fetch_or(&cache->said, bit) & bit);
-}
 
 /* (lock) */
 static void on_event(struct mrcache *cache, uint64_t cookie, struct mr **doomed)
@@ -33,8 +27,9 @@ static void on_event(struct mrcache *cache, uint64_t cookie, struct mr **doomed)
 	if (!mr || (cache->states && mr_is_untouched(cache, mr)))
 		return;
 	switch (mr->state) {
-	case MR_BUSY:
-		mr->hit = true;
+	case MR_BUSY: /* who registers it looks at the word, if there is one */
+		if (!cache->states)
+			mr->hit = true;
 		break;
 	case MR_LIVE:
 		mr_doom(cache, mr, true, doomed);
@@ -48,8 +43,11 @@ static void on_event(struct mrcache *cache, uint64_t cookie, struct mr **doomed)
 	}
 }
 
+typedef void mr_sift_fn(struct mrcache *cache, struct mr *doomed,
+			struct mr **list);
+
 /* With drain_lock; what is to be released afterwards goes onto the list. */
-static int drain(struct mrcache *cache, struct mr **list)
+static int drain(struct mrcache *cache, mr_sift_fn *sift, struct mr **list)
 {
 	struct mrc_monitor *monitor = cache->monitor;
 	uint64_t cookies[COOKIES];
@@ -75,23 +73,13 @@ static int drain(struct mrcache *cache, struct mr **list)
 			atomic_store_explicit(&cache->hot->drained,
 					      generation + 1,
 					      memory_order_release);
-		mr_sift(cache, doomed, list);
+		sift(cache, doomed, list);
 		pthread_mutex_unlock(&cache->lock);
 	}
 	return empty ? 0 : -ELOOP;
 }
 
-void mrc_linger(struct mrcache *cache)
-{
-	struct mr *list = NULL;
-
-	pthread_mutex_lock(&cache->lock);
-	mr_linger(cache, &list);
-	pthread_mutex_unlock(&cache->lock);
-	mr_release(cache, list);
-}
-
-bool mrc_drain(struct mrcache *cache, bool wait)
+static bool drain_with(struct mrcache *cache, bool wait, mr_sift_fn *sift)
 {
 	struct mr *list = NULL;
 	int ret;
@@ -100,12 +88,25 @@ bool mrc_drain(struct mrcache *cache, bool wait)
 		pthread_mutex_lock(&cache->drain_lock);
 	else if (pthread_mutex_trylock(&cache->drain_lock))
 		return true;
-	ret = drain(cache, &list);
+	ret = drain(cache, sift, &list);
 	pthread_mutex_unlock(&cache->drain_lock);
-	mr_release(cache, list);
+	mr_release(cache, mr_verify(cache, list));
 	if (ret && mrc_once(cache, ONCE_MONITOR))
 		mrc_log(&cache->attr, MRCACHE_LOG_ERROR,
 			"monitor %s: cannot read events: %s",
 			cache->monitor->name, mrcache_strerror(ret));
 	return !ret;
+}
+
+bool mrc_drain(struct mrcache *cache, bool wait)
+{
+	return drain_with(cache, wait, mr_sift);
+}
+
+bool mrc_drain_aside(struct mrcache *cache)
+{
+	bool drained = drain_with(cache, true, mr_sift_later);
+
+	mr_release(cache, mr_verify(cache, mr_sift_aside(cache)));
+	return drained;
 }

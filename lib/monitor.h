@@ -24,6 +24,18 @@ struct mrc_watch {
 	uint32_t armed;
 };
 
+/* Watches that are verified in one call. */
+#define MRC_PRINTS 64
+
+/* Which pages a registration of a watch's range gets; see mrc_monitor_ops. */
+struct mrc_print {
+	uint64_t cookie;
+	uint64_t fingerprint;
+	struct mrc_watch watch;
+	bool writes; /* the registration may write */
+	bool same;
+};
+
 /*
  * All return 0 or -errno, are thread-safe except close, and may be called with
  * no lock of the cache held except the drain lock by read().
@@ -40,6 +52,14 @@ struct mrc_monitor_ops {
 	int (*rearm)(struct mrc_monitor *monitor, uint64_t cookie,
 		     struct mrc_watch *watch);
 
+	/*
+	 * The same of memory that may be other by now, and is refused as by
+	 * watch(); what fails leaves the watch as it was. A report of it that
+	 * nobody has read vanishes. NULL if the monitor cannot.
+	 */
+	int (*renew)(struct mrc_monitor *monitor, uint64_t start, uint64_t end,
+		     uint64_t cookie, struct mrc_watch *watch);
+
 	/* After this no read() returns the cookie unless it already has. */
 	int (*unwatch)(struct mrc_monitor *monitor, uint64_t cookie);
 
@@ -50,6 +70,28 @@ struct mrc_monitor_ops {
 	 */
 	int (*read)(struct mrc_monitor *monitor, uint64_t *cookies, size_t max,
 		    uint64_t *generation, bool *empty);
+
+	/*
+	 * Whether what hit a watch may have left its pages. NULL, as the next
+	 * two, if the monitor can never tell.
+	 */
+	bool (*is_alarm)(const struct mrc_monitor *monitor,
+			 const struct mrc_watch *watch);
+
+	/*
+	 * Takes the fingerprint of what is pinned, of a watch that was armed as
+	 * in print->watch before; -ENODATA: cannot tell.
+	 */
+	int (*fingerprint)(struct mrc_monitor *monitor,
+			   struct mrc_print *print);
+
+	/*
+	 * Arms up to MRC_PRINTS watches anew and compares, without bringing
+	 * back pages that are not there: those that are the same say so, and
+	 * what they are armed as. Others may have been armed, or not.
+	 */
+	int (*verify)(struct mrc_monitor *monitor, struct mrc_print *prints,
+		      size_t n);
 
 	/* Frees everything, also what is shared with a fork parent. */
 	void (*close)(struct mrc_monitor *monitor);

@@ -14,6 +14,9 @@
 	(UMMUNOTIFY_FEATURES_MAGIC | UMMUNOTIFY_FEATURE_FILTER | \
 	 UMMUNOTIFY_FEATURE_STATE)
 
+/* Nice to have. */
+#define WANTED (FEATURES | UMMUNOTIFY_FEATURE_FINGERPRINT)
+
 /* As many as the driver hands out at once. */
 #define EVENTS 128
 
@@ -45,6 +48,25 @@ static int umn_rearm(struct mrc_monitor *monitor, uint64_t cookie,
 	struct ummunotify_rearm_ioctl arg = {.user_cookie = cookie};
 
 	if (ioctl(monitor->fd, UMMUNOTIFY_REARM, &arg))
+		return -errno;
+	watch->slot = arg.slot;
+	watch->armed = arg.state;
+	return 0;
+}
+
+static int umn_renew(struct mrc_monitor *monitor, uint64_t start, uint64_t end,
+		     uint64_t cookie, struct mrc_watch *watch)
+{
+	struct ummunotify_arm arg = {
+		.size = sizeof(arg),
+		.flags = UMMUNOTIFY_ARM_CACHEABLE,
+		.user_cookie = cookie,
+		.new_cookie = cookie,
+		.start = start,
+		.end = end,
+	};
+
+	if (ioctl(monitor->fd, UMMUNOTIFY_ARM, &arg))
 		return -errno;
 	watch->slot = arg.slot;
 	watch->armed = arg.state;
@@ -119,6 +141,86 @@ static int umn_read(struct mrc_monitor *monitor, uint64_t *cookies, size_t max,
 	return n;
 }
 
+/* Other kinds are refused by the driver, too. */
+static bool umn_is_alarm(const struct mrc_monitor *monitor,
+			 const struct mrc_watch *watch)
+{
+	uint32_t word = __atomic_load_n(&monitor->states[watch->slot],
+					__ATOMIC_RELAXED);
+
+	return (word & UMMUNOTIFY_STATE_KINDS) == UMMUNOTIFY_KIND_CLEAR;
+}
+
+static int call_fingerprint(struct mrc_monitor *monitor,
+			    struct ummunotify_fingerprint *prints, size_t n,
+			    size_t *done)
+{
+	struct ummunotify_fingerprints all = {
+		.size = sizeof(all),
+		.fingerprints = (uintptr_t)prints,
+		.count = (uint32_t)n,
+	};
+	int ret = ioctl(monitor->fd, UMMUNOTIFY_FINGERPRINT, &all) ? -errno : 0;
+
+	*done = all.done;
+	return ret;
+}
+
+static struct ummunotify_fingerprint order_of(const struct mrc_print *print,
+					      uint32_t flags)
+{
+	return (struct ummunotify_fingerprint){
+		.size = sizeof(struct ummunotify_fingerprint),
+		.flags = flags |
+			 (print->writes ? UMMUNOTIFY_FINGERPRINT_WRITE : 0),
+		.user_cookie = print->cookie,
+		.fingerprint = print->fingerprint,
+		.state = print->watch.armed,
+	};
+}
+
+static int umn_fingerprint(struct mrc_monitor *monitor, struct mrc_print *print)
+{
+	struct ummunotify_fingerprint order = order_of(print, 0);
+	size_t done;
+	int ret = call_fingerprint(monitor, &order, 1, &done);
+
+	if (ret)
+		return ret;
+	if (!done || order.error || order.answer != UMMUNOTIFY_PAGES_SAME)
+		return -ENODATA;
+	print->fingerprint = order.fingerprint;
+	return 0;
+}
+
+/* A call may stop early, when there was much to look at. */
+static int umn_verify(struct mrc_monitor *monitor, struct mrc_print *prints,
+		      size_t n)
+{
+	struct ummunotify_fingerprint orders[MRC_PRINTS];
+	size_t i, at, done;
+
+	for (i = 0; i < n; i++)
+		orders[i] = order_of(&prints[i],
+				     UMMUNOTIFY_FINGERPRINT_VERIFY |
+					     UMMUNOTIFY_FINGERPRINT_PRESENT);
+	for (at = 0; at < n; at += done) {
+		int ret = call_fingerprint(monitor, orders + at, n - at, &done);
+
+		if (ret)
+			return ret;
+		if (!done || done > n - at)
+			return -EPROTO;
+	}
+	for (i = 0; i < n; i++) {
+		prints[i].same = !orders[i].error &&
+				 orders[i].answer == UMMUNOTIFY_PAGES_SAME;
+		prints[i].watch =
+			(struct mrc_watch){orders[i].slot, orders[i].state};
+	}
+	return 0;
+}
+
 static void free_umn(struct ummunotify *umn)
 {
 	const struct mrc_monitor *monitor = &umn->monitor;
@@ -141,8 +243,21 @@ static void umn_close(struct mrc_monitor *monitor)
 static const struct mrc_monitor_ops umn_ops = {
 	.watch = umn_watch,
 	.rearm = umn_rearm,
+	.renew = umn_renew,
 	.unwatch = umn_unwatch,
 	.read = umn_read,
+	.close = umn_close,
+};
+
+static const struct mrc_monitor_ops fingerprint_ops = {
+	.watch = umn_watch,
+	.rearm = umn_rearm,
+	.renew = umn_renew,
+	.unwatch = umn_unwatch,
+	.read = umn_read,
+	.is_alarm = umn_is_alarm,
+	.fingerprint = umn_fingerprint,
+	.verify = umn_verify,
 	.close = umn_close,
 };
 
@@ -176,11 +291,11 @@ static const void *map(int fd, size_t size, off_t offset)
 static int map_states(struct ummunotify *umn)
 {
 	struct ummunotify_query_ioctl query;
-	__u32 features = FEATURES;
+	__u32 features = WANTED;
 
 	if (ioctl(umn->monitor.fd, UMMUNOTIFY_EXCHANGE_FEATURES, &features))
 		return -errno;
-	if (features != FEATURES)
+	if ((features & FEATURES) != FEATURES)
 		return 0;
 	if (ioctl(umn->monitor.fd, UMMUNOTIFY_QUERY, &query))
 		return -errno;
@@ -188,7 +303,7 @@ static int map_states(struct ummunotify *umn)
 				  (off_t)query.state_offset);
 	if (!umn->monitor.states)
 		return -errno;
-	umn->monitor.ops = &umn_ops;
+	umn->monitor.ops = features == WANTED ? &fingerprint_ops : &umn_ops;
 	umn->monitor.name = "ummunotify";
 	umn->states_size = query.state_bytes;
 	return 0;

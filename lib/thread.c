@@ -2,16 +2,15 @@
 /* Threads' records: made at first use, folded and reused when the thread ends. */
 #include "thread.h"
 
-#include <linux/membarrier.h>
+#include "cancel.h"
+
 #include <stdlib.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 __thread struct mrc_current mrc_current;
 
 /* A thread's records in all caches, so that its end finds them. */
 struct record {
-	struct mrcache *cache; /* never freed, so the address stays its name */
+	struct mrcache *cache; /* not freed while a record names it */
 	struct mrc_thread *thread;
 	struct record *next;
 };
@@ -21,53 +20,31 @@ static pthread_key_t key;
 static bool key_made;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-#ifdef __SANITIZE_THREAD__
-_Atomic int mrc_fence_word;
-#endif
-
-bool mrc_fence_init(void)
+/* The cache may be freed from here on. */
+static void forget(struct record *record)
 {
-#ifdef __SANITIZE_THREAD__
-	return false;
-#else
-	return !syscall(SYS_membarrier,
-			MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
-#endif
+	/* Pairs with the acquire in mrc_fork_unregister(). */
+	atomic_fetch_sub_explicit(&record->cache->records, 1,
+				  memory_order_release);
+	free(record);
 }
 
-void mrc_fence_heavy(const struct mrcache *cache)
+/* Forgets the caches that were closed; the first of the list stays where it is. */
+static void forget_closed(void)
 {
-#ifdef __SANITIZE_THREAD__
-	(void)cache;
-	atomic_exchange(&mrc_fence_word, 0);
-#else
-	/* Pairs with mrc_fence_light() in every thread. */
-	if (cache->expedited)
-		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-	else
-		atomic_thread_fence(memory_order_seq_cst);
-#endif
-}
+	struct record **link = records ? &records->next : NULL;
 
-/*
- * Moves the counts of a thread that has ended to the registrations. Under the
- * cache lock, so that nobody adds up a count that is in neither or both places
- * and acts on it.
- */
-static void fold(struct mrcache *cache, struct mrc_thread *thread)
-{
-	for (unsigned int chunk = 0; chunk < MRC_CHUNKS; chunk++) {
-		_Atomic int64_t *counts = atomic_load(&thread->counts[chunk]);
-		struct mr *mrs = atomic_load(&cache->chunks[chunk]);
+	while (link && *link) {
+		struct record *record = *link;
 
-		for (size_t i = 0; counts && i < mrc_chunk_size(chunk); i++) {
-			int64_t count = atomic_load(&counts[i]);
-
-			if (count) {
-				atomic_fetch_add(&mrs[i].handed, count);
-				atomic_store(&counts[i], 0);
-			}
+		if (atomic_load(&record->cache->open)) {
+			link = &record->next;
+			continue;
 		}
+		*link = record->next;
+		if (mrc_current.cache == record->cache)
+			mrc_current = (struct mrc_current){NULL, NULL};
+		forget(record);
 	}
 }
 
@@ -79,14 +56,16 @@ static void thread_ends(void *list)
 		struct record *next = record->next;
 		struct mrcache *cache = record->cache;
 
-		pthread_mutex_lock(&cache->lock);
-		/* A closed cache has freed its records. */
 		if (atomic_load(&cache->open)) {
-			fold(cache, record->thread);
-			record->thread->in_use = false;
+			pthread_mutex_lock(&cache->lock);
+			/* A closed cache has freed its records. */
+			if (atomic_load(&cache->open)) {
+				mrc_thread_fold(cache, record->thread);
+				record->thread->in_use = false;
+			}
+			pthread_mutex_unlock(&cache->lock);
 		}
-		pthread_mutex_unlock(&cache->lock);
-		free(record);
+		forget(record);
 		record = next;
 	}
 	records = NULL;
@@ -96,6 +75,17 @@ static void thread_ends(void *list)
 static void make_key(void)
 {
 	key_made = !pthread_key_create(&key, thread_ends);
+}
+
+/*
+ * The library may be unloaded before threads end that used it: then nothing is
+ * to be called, and their records are lost. At the end of the process, which
+ * also comes here, other threads may go on; they have no records from now on.
+ */
+static __attribute__((destructor)) void forget_key(void)
+{
+	if (key_made)
+		pthread_key_delete(key);
 }
 
 /* A record that no thread uses, or a new one. Under the cache lock. */
@@ -128,9 +118,31 @@ static struct mrc_thread *get_thread(struct mrcache *cache)
 	return thread;
 }
 
+/* (lock) This thread is about to count; without a record, in `handed`. */
+static void enter(struct mrcache *cache, const struct mrc_thread *thread)
+{
+	if (!thread || cache->thread_count > 1) {
+		cache->users = MRC_MANY;
+	} else if (cache->users != MRC_MANY) {
+		cache->users = MRC_ONE;
+		cache->sole = pthread_self();
+	}
+}
+
+/* This thread counts in `handed`, where there is no memory for a record. */
+static struct mrc_thread *enter_without(struct mrcache *cache)
+{
+	pthread_mutex_lock(&cache->lock);
+	enter(cache, NULL);
+	pthread_mutex_unlock(&cache->lock);
+	return NULL;
+}
+
 struct mrc_thread *mrc_thread_lookup(struct mrcache *cache)
 {
+	MRC_NOT_CANCELLED;
 	struct record *record;
+	bool alone;
 
 	for (record = records; record; record = record->next)
 		if (record->cache == cache)
@@ -142,49 +154,31 @@ struct mrc_thread *mrc_thread_lookup(struct mrcache *cache)
 	pthread_once(&once, make_key);
 	record = key_made ? malloc(sizeof(*record)) : NULL;
 	if (!record)
-		return NULL;
+		return enter_without(cache);
 	pthread_mutex_lock(&cache->lock);
 	record->thread = get_thread(cache);
+	enter(cache, record->thread);
+	alone = cache->users != MRC_MANY;
 	pthread_mutex_unlock(&cache->lock);
+	if (!alone)
+		mrc_fence_prepare(cache);
 	record->cache = cache;
 	record->next = records;
+	atomic_fetch_add_explicit(&cache->records, 1, memory_order_relaxed);
 	if (!record->thread || pthread_setspecific(key, record)) {
 		if (record->thread) {
 			pthread_mutex_lock(&cache->lock);
 			record->thread->in_use = false;
 			pthread_mutex_unlock(&cache->lock);
 		}
-		free(record);
-		return NULL;
+		forget(record);
+		return enter_without(cache);
 	}
 	records = record;
+	forget_closed();
 found:
 	mrc_current = (struct mrc_current){cache, record->thread};
 	return record->thread;
-}
-
-_Atomic int64_t *mrc_thread_counts(struct mrc_thread *thread,
-				   unsigned int chunk)
-{
-	_Atomic int64_t *counts =
-		calloc(mrc_chunk_size(chunk), sizeof(*counts));
-
-	/* Pairs with the acquire in mrc_thread_read(). */
-	if (counts)
-		atomic_store_explicit(&thread->counts[chunk], counts,
-				      memory_order_release);
-	return counts;
-}
-
-int64_t mrc_thread_read(struct mrc_thread *thread, uint32_t number)
-{
-	uint32_t at;
-	unsigned int chunk = mrc_chunk(number, &at);
-	_Atomic int64_t *counts = atomic_load_explicit(&thread->counts[chunk],
-						       memory_order_acquire);
-
-	return counts ? atomic_load_explicit(&counts[at], memory_order_acquire)
-		      : 0;
 }
 
 void mrc_threads_fini(struct mrcache *cache)

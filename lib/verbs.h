@@ -3,7 +3,11 @@
 #ifndef MRC_VERBS_H
 #define MRC_VERBS_H
 
+#include <errno.h>
 #include <infiniband/verbs.h>
+
+/* What reg_mr fails with if there is nobody to ask about fork support. */
+#define MRC_NOT_ASKED ENODATA
 
 struct mrc_verbs {
 	/* As ibv_reg_mr(): NULL and errno. */
@@ -11,8 +15,6 @@ struct mrc_verbs {
 				 int access);
 	/* As ibv_dereg_mr(): 0 or a positive errno value. */
 	int (*dereg_mr)(struct ibv_mr *mr);
-	/* As ibv_is_fork_initialized(). */
-	enum ibv_fork_status (*fork_status)(void);
 };
 
 extern const struct mrc_verbs mrc_verbs_real;

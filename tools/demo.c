@@ -4,6 +4,8 @@
  * soft) RDMA device. Every scenario of the table of memory operations is played
  * with no cache, with a cache that knows nothing of unmapping, and with
  * mrcache; the peer's bytes are compared with the program's after each transfer.
+ * They take turns, every other turn backwards, so that what the rest of the
+ * machine does meanwhile falls on all of them.
  */
 #define _GNU_SOURCE
 #include <argp.h>
@@ -20,6 +22,7 @@
 #include <unistd.h>
 
 #include "guest/memop.h"
+#include "guest/purge.h"
 #include "guest/rdma.h"
 
 #define EXIT_WRONG  1
@@ -27,6 +30,7 @@
 #define EXIT_CANNOT 3
 
 #define MAX_SIZE ((size_t)256 << 20)
+#define TURNS	 2
 
 static struct {
 	const char *json;
@@ -34,14 +38,15 @@ static struct {
 	unsigned int rounds;
 	size_t size;
 	bool list;
-} options = {.rounds = 20, .size = MEMOP_MIN_SIZE};
+} options = {.rounds = 10, .size = MEMOP_MIN_SIZE};
 
 /* --- ways to register -------------------------------------------------------- */
 
 struct demo {
 	struct rdma rdma;
-	struct mrcache *cache;
-	uint64_t registrations; /* by the first two */
+	struct mrcache *caches[2]; /* without and with attr.fingerprint */
+	struct mrcache *cache;	   /* that of the strategy that plays */
+	uint64_t registrations;	   /* by the first two */
 
 	/* The naive cache: whatever was registered at this address. */
 	struct ibv_mr *naive;
@@ -124,17 +129,26 @@ static uint64_t cache_registrations(struct demo *d)
 {
 	struct mrcache_stats stats;
 
-	mrcache_stats(d->cache, &stats, sizeof(stats));
+	mrcache_get_stats(d->cache, &stats, sizeof(stats));
 	return stats.registrations;
 }
 
-enum { PLAIN, NAIVE, CACHE, STRATEGIES };
+enum { PLAIN, NAIVE, CACHE, VERIFIED, STRATEGIES };
 
 static const struct strategy strategies[STRATEGIES] = {
 	{"none", plain_get, plain_put, plain_forget, plain_registrations},
 	{"naive", naive_get, naive_put, naive_forget, plain_registrations},
 	{"mrcache", cache_get, cache_put, cache_forget, cache_registrations},
+	{"verified", cache_get, cache_put, cache_forget, cache_registrations},
 };
+
+/* Verifying is for where the kernel does not say which it is, and only there. */
+static bool plays(int strategy, const struct memop *op)
+{
+	bool either = op->verdict == MEMOP_EITHER;
+
+	return strategy == VERIFIED ? either : strategy != NAIVE || !either;
+}
 
 /* --- one scenario ------------------------------------------------------------- */
 
@@ -143,8 +157,9 @@ struct outcome {
 	unsigned int transfers;
 	unsigned int wrong; /* of them */
 	uint64_t registrations;
-	double us; /* to get and give back the registration: the median */
-	int error; /* 0 or -errno */
+	/* Medians. A cycle: change, fill, register, transfer, give back. */
+	double registering_us, cycle_us;
+	int error;	    /* 0 or -errno */
 	const char *failed; /* at what */
 };
 
@@ -182,30 +197,40 @@ static int failed(struct outcome *o, const char *at, int error)
 	return o->error;
 }
 
+/* The times of one scenario and strategy, in all turns. */
+struct times {
+	double *registering, *cycle; /* room for TURNS * rounds each */
+	unsigned int uses, cycles;
+};
+
 /*
  * Registers the buffer as the strategy does, sends it to the peer, fetches
- * other bytes back from there, and looks at both.
+ * other bytes back from there, and looks at both. `changing` is the time that
+ * changing the memory took; fetching and looking are in no time.
  */
 static int use(struct demo *d, const struct strategy *s, struct memop_buffer *b,
-	       unsigned int round, struct outcome *o, double *us)
+	       unsigned int round, struct outcome *o, double changing,
+	       struct times *times)
 {
 	size_t size = b->size < options.size ? b->size : options.size;
 	unsigned int there = memop_seed(b->op, 2 * round);
 	unsigned int back = memop_seed(b->op, 2 * round + 1);
+	double start, filled, registered, sent, done, returned, registering;
 	struct ibv_mr *mr;
-	double start, spent;
 	int ret;
 
-	memop_fill(b->addr, size, there);
 	memset(d->rdma.peer, 0, size);
 	start = microseconds();
+	memop_fill(b->addr, size, there);
+	filled = microseconds();
 	mr = s->get(d, b->addr, b->size);
-	spent = microseconds() - start;
+	registered = microseconds();
 	if (!mr)
 		return failed(o, "registering", -errno);
 	o->uses++;
 
 	ret = rdma_write_from(&d->rdma, mr, b->addr, size);
+	sent = microseconds();
 	if (!ret) {
 		o->transfers++;
 		o->wrong += memop_wrong(d->rdma.peer, size, there) > 0;
@@ -217,49 +242,87 @@ static int use(struct demo *d, const struct strategy *s, struct memop_buffer *b,
 		o->wrong += memop_wrong(b->addr, size, back) > 0;
 	}
 
-	start = microseconds();
+	done = microseconds();
 	if (s->put(d, mr) && !ret)
 		return failed(o, "deregistering", -EIO);
-	us[round] = spent + microseconds() - start;
+	returned = microseconds();
+	registering = (registered - filled) + (returned - done);
+	times->registering[times->uses++] = registering;
+	/* Nothing was changed before the first. */
+	if (round)
+		times->cycle[times->cycles++] = changing + (filled - start) +
+						(sent - registered) +
+						registering;
 	return ret ? failed(o, "transferring", ret) : 0;
 }
 
 static void play(struct demo *d, const struct strategy *s,
-		 const struct memop *op, struct outcome *o)
+		 const struct memop *op, struct outcome *o, struct times *times)
 {
-	uint64_t before = s->registrations(d);
-	double *us = calloc(options.rounds, sizeof(*us));
 	struct memop_buffer b;
 	unsigned int round;
-	int ret = us ? memop_make(&b, op, options.size) : -ENOMEM;
+	uint64_t before;
+	double start, changing = 0;
+	int ret = memop_make(&b, op, options.size);
 
-	memset(o, 0, sizeof(*o));
+	d->cache = d->caches[s == &strategies[VERIFIED]];
+	before = s->registrations(d);
 	if (ret) {
 		failed(o, "making the memory", ret);
-		free(us);
 		return;
 	}
 	for (round = 0; round < options.rounds && !ret; round++) {
 		if (round) {
+			start = microseconds();
 			ret = memop_perform(&b);
-			if (ret) {
-				failed(o, "the operation", ret);
-				break;
-			}
+			changing = microseconds() - start;
 		}
-		ret = use(d, s, &b, round, o, us);
+		if (ret)
+			failed(o, "the operation", ret);
+		else
+			ret = use(d, s, &b, round, o, changing, times);
 	}
-	o->us = median(us, ret ? 0 : options.rounds);
-	o->registrations = s->registrations(d) - before;
+	o->registrations += s->registrations(d) - before;
 	s->forget(d);
 	memop_drop(&b);
-	free(us);
+}
+
+/* All strategies, in turns; one that failed plays no more. */
+static void play_all(struct demo *d, struct row *row)
+{
+	size_t room = sizeof(double) * TURNS * options.rounds;
+	struct times times[STRATEGIES] = {0};
+	struct outcome *o;
+	int turn, i, s;
+
+	for (s = 0; s < STRATEGIES; s++) {
+		times[s].registering = malloc(room);
+		times[s].cycle = malloc(room);
+		if (!times[s].registering || !times[s].cycle)
+			failed(&row->outcome[s], "timing", -ENOMEM);
+	}
+	for (turn = 0; turn < TURNS; turn++) {
+		for (i = 0; i < STRATEGIES; i++) {
+			s = turn % 2 ? STRATEGIES - 1 - i : i;
+			o = &row->outcome[s];
+			if (!o->error && plays(s, row->op))
+				play(d, &strategies[s], row->op, o, &times[s]);
+		}
+	}
+	for (s = 0; s < STRATEGIES; s++) {
+		o = &row->outcome[s];
+		if (!o->error) {
+			o->registering_us =
+				median(times[s].registering, times[s].uses);
+			o->cycle_us = median(times[s].cycle, times[s].cycles);
+		}
+		free(times[s].registering);
+		free(times[s].cycle);
+	}
 }
 
 static bool selected(const struct memop *op)
 {
-	if (op->verdict == MEMOP_EITHER)
-		return false;
 	return !options.scenario || !strcmp(options.scenario, op->name);
 }
 
@@ -269,7 +332,7 @@ static void rule(void)
 {
 	int i;
 
-	for (i = 0; i < 96; i++)
+	for (i = 0; i < 100; i++)
 		putchar('-');
 	putchar('\n');
 }
@@ -298,48 +361,22 @@ static bool print_problems(const struct row *row)
 	return false;
 }
 
-static void head_reuse(void)
+static uint64_t hits(const struct outcome *o)
 {
-	printf("\nMEMORY THAT CHANGES BETWEEN TWO USES OF THE SAME ADDRESS\n"
-	       "A registration kept over the change reaches the old pages: the peer gets old bytes, and what it\n"
-	       "sends is lost. `wrong` counts such transfers, `regs` registrations, `us` what one use costs.\n\n");
-	printf("%-22s %9s | %19s | %19s | %13s\n", "", "", "no cache     ",
-	       "naive cache    ", "mrcache");
-	printf("%-22s %9s |", "scenario", "transfers");
-	printf(" %4s %5s %8s |", "regs", "wrong", "us");
-	printf(" %4s %5s %8s |", "regs", "wrong", "us");
-	printf(" %4s %5s %8s\n", "regs", "wrong", "us");
-	rule();
-}
-
-static void print_reuse(const struct row *row)
-{
-	int i;
-
-	if (print_problems(row))
-		return;
-	printf("%-22s %9u", row->op->name, row->outcome[CACHE].transfers);
-	for (i = 0; i < STRATEGIES; i++)
-		printf(" | %4" PRIu64 " %5u %8.1f",
-		       row->outcome[i].registrations, row->outcome[i].wrong,
-		       row->outcome[i].us);
-	putchar('\n');
+	return o->uses > o->registrations ? o->uses - o->registrations : 0;
 }
 
 static void head_keep(void)
 {
-	printf("\nWHAT MUST NOT COST A REGISTRATION\n"
-	       "The pages stay the program's own, so the registration stays right; only the first use has to\n"
-	       "register. `hits` counts the uses served from the cache.\n\n");
-	printf("%-22s %-34s | %13s | %14s\n", "", "", "no cache   ", "mrcache");
+	printf("\nMEMORY THAT IS USED AGAIN\n"
+	       "The pages stay the program's own whatever happens between two uses, so the registration stays\n"
+	       "right: only the first use of a turn has to register. `hits` counts uses served from the cache,\n"
+	       "`us` is what registering and giving back take.\n\n");
+	printf("%-22s %-34s | %13s | %24s\n", "", "", "no cache   ",
+	       "mrcache         ");
 	printf("%-22s %-34s | %4s %8s | %4s %4s %5s %8s\n", "scenario",
 	       "what happens", "regs", "us", "regs", "hits", "wrong", "us");
 	rule();
-}
-
-static uint64_t hits(const struct outcome *o)
-{
-	return o->uses > o->registrations ? o->uses - o->registrations : 0;
 }
 
 static void print_keep(const struct row *row)
@@ -351,8 +388,66 @@ static void print_keep(const struct row *row)
 		return;
 	printf("%-22s %-34s | %4" PRIu64 " %8.1f | %4" PRIu64 " %4" PRIu64
 	       " %5u %8.1f\n",
-	       row->op->name, row->op->what, plain->registrations, plain->us,
-	       cache->registrations, hits(cache), cache->wrong, cache->us);
+	       row->op->name, row->op->what, plain->registrations,
+	       plain->registering_us, cache->registrations, hits(cache),
+	       cache->wrong, cache->registering_us);
+}
+
+static void head_change(void)
+{
+	printf("\nMEMORY THAT CHANGES BETWEEN TWO USES OF THE SAME ADDRESS\n"
+	       "A registration kept over the change reaches the old pages: the peer gets old bytes, and what it\n"
+	       "sends is lost. `wrong` counts such transfers, `regs` registrations. Each use has to register, also\n"
+	       "with mrcache. `us` is the whole cycle: change, fill, register, transfer, give back.\n\n");
+	printf("%-22s %9s | %19s | %19s | %19s\n", "", "", "no cache     ",
+	       "naive cache    ", "mrcache      ");
+	printf("%-22s %9s", "scenario", "transfers");
+	for (int i = 0; i <= CACHE; i++)
+		printf(" | %4s %5s %8s", "regs", "wrong", "us");
+	putchar('\n');
+	rule();
+}
+
+static void print_change(const struct row *row)
+{
+	int i;
+
+	if (print_problems(row))
+		return;
+	printf("%-22s %9u", row->op->name, row->outcome[CACHE].transfers);
+	for (i = 0; i <= CACHE; i++)
+		printf(" | %4" PRIu64 " %5u %8.1f",
+		       row->outcome[i].registrations, row->outcome[i].wrong,
+		       row->outcome[i].cycle_us);
+	putchar('\n');
+}
+
+static void head_either(void)
+{
+	printf("\nMEMORY OF WHICH THE KERNEL SAYS MORE THAN HAPPENED\n"
+	       "Page-table entries go, the pages stay, or most of them. A cache that believes each alarm registers\n"
+	       "again; with verifying, as under the shim, mrcache asks the driver whether the pages are the same.\n"
+	       "The first alarm is believed: only then does the cache remember pages.\n\n");
+	printf("%-22s %-40s | %8s | %10s | %15s\n", "", "", "no cache",
+	       "mrcache ", "verifying    ");
+	printf("%-22s %-40s | %8s | %4s %5s | %4s %4s %5s\n", "scenario",
+	       "what happens", "regs", "regs", "wrong", "regs", "hits",
+	       "wrong");
+	rule();
+}
+
+static void print_either(const struct row *row)
+{
+	const struct outcome *cache = &row->outcome[CACHE],
+			     *verified = &row->outcome[VERIFIED];
+
+	if (print_problems(row))
+		return;
+	printf("%-22s %-40s | %8" PRIu64 " | %4" PRIu64 " %5u | %4" PRIu64
+	       " %4" PRIu64 " %5u\n",
+	       row->op->name, row->op->what, row->outcome[PLAIN].registrations,
+	       cache->registrations, cache->wrong, verified->registrations,
+	       hits(verified), verified->wrong);
 }
 
 /* --- the whole --------------------------------------------------------------------- */
@@ -364,7 +459,7 @@ struct summary {
 	unsigned int mrcache_wrong;
 	unsigned int failed;
 	unsigned int blind;  /* stale, and yet the naive cache was right */
-	uint64_t hits, uses; /* of the second table */
+	uint64_t hits, uses; /* of the first table */
 };
 
 static void add(struct summary *sum, const struct row *row)
@@ -376,16 +471,16 @@ static void add(struct summary *sum, const struct row *row)
 		return;
 	sum->scenarios++;
 	for (i = 0; i < STRATEGIES; i++) {
-		if (!o[i].error)
+		if (!o[i].error || !plays(i, row->op))
 			continue;
 		sum->failed++;
 		return;
 	}
 	sum->naive_wrong += o[NAIVE].wrong;
-	sum->mrcache_wrong += o[CACHE].wrong;
+	sum->mrcache_wrong += o[CACHE].wrong + o[VERIFIED].wrong;
 	/* Nothing may be wrong without a cache: that would be the demo itself. */
 	sum->failed += o[PLAIN].wrong > 0;
-	if (row->op->stale && options.rounds > 1) {
+	if (row->op->stale && plays(NAIVE, row->op) && options.rounds > 1) {
 		sum->stale++;
 		sum->blind += !o[NAIVE].wrong;
 	}
@@ -402,12 +497,20 @@ static double hit_rate(const struct summary *sum)
 	return sum->uses ? (double)(sum->hits * 100 / sum->uses) / 100 : 0;
 }
 
+static const struct {
+	void (*head)(void);
+	void (*print)(const struct row *row);
+} tables[] = {
+	[MEMOP_QUIET] = {head_keep, print_keep},
+	[MEMOP_REPORT] = {head_change, print_change},
+	[MEMOP_EITHER] = {head_either, print_either},
+};
+
 static void run_table(struct demo *d, enum memop_verdict verdict,
 		      struct row *rows, struct summary *sum)
 {
 	bool first = true;
 	size_t i;
-	int s;
 
 	for (i = 0; i < memop_count(); i++) {
 		struct row *row = &rows[i];
@@ -416,14 +519,54 @@ static void run_table(struct demo *d, enum memop_verdict verdict,
 		if (row->op->verdict != verdict || !selected(row->op))
 			continue;
 		if (first)
-			verdict == MEMOP_REPORT ? head_reuse() : head_keep();
+			tables[verdict].head();
 		first = false;
 		row->missing = memop_missing(row->op);
-		for (s = 0; s < STRATEGIES && !row->missing; s++)
-			play(d, &strategies[s], row->op, &row->outcome[s]);
-		verdict == MEMOP_REPORT ? print_reuse(row) : print_keep(row);
+		if (!row->missing)
+			play_all(d, row);
+		tables[verdict].print(row);
 		fflush(stdout);
 		add(sum, row);
+	}
+}
+
+/* --- allocators -------------------------------------------------------------------- */
+
+#define PURGES 3u
+
+static double percent(const struct purge *p, enum purge_way way)
+{
+	return 100.0 * p->hits[way] / p->uses[way];
+}
+
+struct allocators {
+	const char *missing[PURGE_ALLOCATORS];
+	struct purge purges[PURGE_ALLOCATORS];
+};
+
+/* Not a matter of one buffer, so of programs of their own. */
+static void run_allocators(struct allocators *all)
+{
+	printf("\nBUFFERS BESIDE MEMORY THAT THE ALLOCATOR GIVES BACK\n"
+	       "%u buffers share huge pages with as many that are freed; each is used once before the allocator\n"
+	       "purges, and twice after. Hits in %% of all uses; 67 is all that there can be.\n\n"
+	       "%-22s | %12s | %12s | %12s\n",
+	       PURGE_BUFFERS, "allocator", "no purge", "mrcache", "verifying");
+	rule();
+	for (int i = 0; i < PURGE_ALLOCATORS; i++) {
+		const struct purge_allocator *allocator = &purge_allocators[i];
+		struct purge *p = &all->purges[i];
+
+		all->missing[i] = purge_run(allocator, PURGES, p);
+		if (all->missing[i])
+			printf("%-22s skipped: %s\n", allocator->name,
+			       all->missing[i]);
+		else
+			printf("%-22s | %12.0f | %12.0f | %12.0f\n",
+			       allocator->name, percent(p, PURGE_CALM),
+			       percent(p, PURGE_UNVERIFIED),
+			       percent(p, PURGE_VERIFIED));
+		fflush(stdout);
 	}
 }
 
@@ -446,7 +589,11 @@ static json_t *row_json(const struct row *row)
 	}
 	for (i = 0; i < STRATEGIES; i++) {
 		const struct outcome *o = &row->outcome[i];
-		json_t *object = json_object();
+		json_t *object;
+
+		if (!plays(i, row->op))
+			continue;
+		object = json_object();
 
 		json_object_set_new(object, "uses", json_integer(o->uses));
 		json_object_set_new(object, "transfers",
@@ -454,7 +601,10 @@ static json_t *row_json(const struct row *row)
 		json_object_set_new(object, "wrong", json_integer(o->wrong));
 		json_object_set_new(object, "registrations",
 				    json_integer((json_int_t)o->registrations));
-		json_object_set_new(object, "us_per_use", json_real(o->us));
+		json_object_set_new(object, "us_per_use",
+				    json_real(o->registering_us));
+		json_object_set_new(object, "us_per_cycle",
+				    json_real(o->cycle_us));
 		if (o->error) {
 			json_object_set_new(object, "failed",
 					    json_string(o->failed));
@@ -467,6 +617,31 @@ static json_t *row_json(const struct row *row)
 }
 
 /* All of the file or none of it. */
+static json_t *allocators_json(const struct allocators *all)
+{
+	static const char *const ways[PURGE_WAYS] = {"no-purge", "mrcache",
+						     "verified"};
+	json_t *list = json_array();
+
+	for (int i = 0; i < PURGE_ALLOCATORS; i++) {
+		const struct purge *p = &all->purges[i];
+		json_t *one = json_object();
+
+		json_object_set_new(one, "name",
+				    json_string(purge_allocators[i].name));
+		if (all->missing[i])
+			json_object_set_new(one, "missing",
+					    json_string(all->missing[i]));
+		for (int way = 0; way < PURGE_WAYS && !all->missing[i]; way++)
+			json_object_set_new(one, ways[way],
+					    json_pack("{s:i, s:i}", "uses",
+						      (int)p->uses[way], "hits",
+						      (int)p->hits[way]));
+		json_array_append_new(list, one);
+	}
+	return list;
+}
+
 static int write_json(const char *path, json_t *value)
 {
 	char *partial;
@@ -495,7 +670,7 @@ static int write_json(const char *path, json_t *value)
 }
 
 static int save(const struct demo *d, const struct row *rows,
-		const struct summary *sum)
+		const struct summary *sum, const struct allocators *allocators)
 {
 	json_t *all = json_object(), *list = json_array(),
 	       *summary = json_object();
@@ -510,7 +685,8 @@ static int save(const struct demo *d, const struct row *rows,
 		all, "device",
 		json_string(ibv_get_device_name(d->rdma.context->device)));
 	json_object_set_new(all, "monitor",
-			    json_string(mrcache_monitor(d->cache)));
+			    json_string(mrcache_monitor(d->caches[0])));
+	json_object_set_new(all, "turns", json_integer(TURNS));
 	json_object_set_new(all, "rounds", json_integer(options.rounds));
 	json_object_set_new(all, "size",
 			    json_integer((json_int_t)options.size));
@@ -518,6 +694,9 @@ static int save(const struct demo *d, const struct row *rows,
 		if (rows[i].op && selected(rows[i].op))
 			json_array_append_new(list, row_json(&rows[i]));
 	json_object_set_new(all, "results", list);
+	if (!options.scenario)
+		json_object_set_new(all, "allocators",
+				    allocators_json(allocators));
 	json_object_set_new(summary, "scenarios", json_integer(sum->scenarios));
 	json_object_set_new(summary, "naive_wrong",
 			    json_integer(sum->naive_wrong));
@@ -540,7 +719,8 @@ enum { KEY_JSON = 256, KEY_ROUNDS, KEY_SIZE, KEY_LIST, KEY_SCENARIO };
 
 static const struct argp_option arguments[] = {
 	{"json", KEY_JSON, "FILE", 0, "write all results to FILE", 0},
-	{"rounds", KEY_ROUNDS, "N", 0, "use the memory N times (20)", 0},
+	{"rounds", KEY_ROUNDS, "N", 0,
+	 "use the memory N times in each of two turns (10)", 0},
 	{"size", KEY_SIZE, "BYTES", 0,
 	 "bytes to transfer, K and M may follow (64K)", 0},
 	{"scenario", KEY_SCENARIO, "NAME", 0, "only this one", 0},
@@ -583,8 +763,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		options.size = value;
 		return 0;
 	case KEY_SCENARIO:
-		if (!memop_find(arg) ||
-		    memop_find(arg)->verdict == MEMOP_EITHER)
+		if (!memop_find(arg))
 			argp_error(state, "no scenario '%s'; see --list", arg);
 		options.scenario = arg;
 		return 0;
@@ -639,10 +818,16 @@ static bool start(struct demo *d)
 	}
 	mrcache_attr_init(&attr);
 	attr.monitor = "ummunotify";
-	d->cache = mrcache_open(&attr);
-	if (d->cache)
+	/* What the kernel tells is shown, not what is released before a fork. */
+	attr.fork_release = UINT64_MAX;
+	d->caches[0] = mrcache_open(&attr);
+	attr.fingerprint = true;
+	d->caches[1] = d->caches[0] ? mrcache_open(&attr) : NULL;
+	if (d->caches[1])
 		return true;
 	ret = errno;
+	if (d->caches[0])
+		mrcache_close(d->caches[0]);
 	complain("/dev/ummunotify cannot be used: %s", mrcache_strerror(ret));
 	if (ret == ENOENT)
 		complain("load the driver first: insmod kernel/ummunotify.ko");
@@ -675,11 +860,13 @@ int main(int argc, char **argv)
 		       "Exit status: 0 if mrcache delivered no wrong byte and the naive cache did, "
 		       "1 if not, 2 wrong usage, 3 nothing could be played: no RDMA device, no driver.",
 	};
+	static struct allocators allocators;
 	struct summary sum = {0};
 	struct demo demo = {0};
 	struct row *rows;
 	int ret;
 
+	purge_main(argc, argv);
 	argp_err_exit_status = EXIT_USAGE;
 	argp_parse(&argp, argc, argv, 0, NULL, NULL);
 	if (options.list) {
@@ -691,13 +878,16 @@ int main(int argc, char **argv)
 		free(rows);
 		return EXIT_CANNOT;
 	}
-	printf("mrcache-demo: %s, monitor %s, %u uses of %zu KiB in each scenario. "
-	       "Times are medians;\n"
-	       "in an emulated guest they only compare with each other.\n",
+	printf("mrcache-demo: %s, monitor %s, two turns of %u uses of %zu KiB each.\n"
+	       "Times are medians; in an emulated guest they only compare with each other.\n",
 	       ibv_get_device_name(demo.rdma.context->device),
-	       mrcache_monitor(demo.cache), options.rounds, options.size >> 10);
-	run_table(&demo, MEMOP_REPORT, rows, &sum);
+	       mrcache_monitor(demo.caches[0]), options.rounds,
+	       options.size >> 10);
 	run_table(&demo, MEMOP_QUIET, rows, &sum);
+	run_table(&demo, MEMOP_REPORT, rows, &sum);
+	run_table(&demo, MEMOP_EITHER, rows, &sum);
+	if (!options.scenario)
+		run_allocators(&allocators);
 
 	ret = sum.mrcache_wrong || sum.failed || sum.blind ? EXIT_WRONG : 0;
 	if (sum.stale && !sum.naive_wrong)
@@ -705,7 +895,7 @@ int main(int argc, char **argv)
 	if (!sum.scenarios)
 		ret = EXIT_CANNOT;
 	if (options.json) {
-		int error = save(&demo, rows, &sum);
+		int error = save(&demo, rows, &sum, &allocators);
 
 		if (error) {
 			complain("%s: %s", options.json, strerror(-error));
@@ -714,7 +904,8 @@ int main(int argc, char **argv)
 	}
 	free(rows);
 	/* In this order, and each finds nothing registered any more. */
-	if (mrcache_close(demo.cache) || rdma_close(&demo.rdma)) {
+	if (mrcache_close(demo.caches[0]) || mrcache_close(demo.caches[1]) ||
+	    rdma_close(&demo.rdma)) {
 		complain("something is registered still");
 		ret = EXIT_WRONG;
 	}

@@ -23,7 +23,10 @@ enum {
 };
 
 enum {
-	/* hint_start and hint_end say what was invalidated, exactly. */
+	/*
+	 * hint_start and hint_end say what was invalidated, exactly; for a
+	 * watch made with UMMUNOTIFY_WATCH, by the first that hit it.
+	 */
 	UMMUNOTIFY_EVENT_FLAG_HINT = 1 << 0,
 };
 
@@ -62,10 +65,12 @@ struct ummunotify_register_ioctl {
 #define UMMUNOTIFY_FEATURE_FILTER (1u << 0)
 /* Events carry the UMMUNOTIFY_KIND_* that hit, in UMMUNOTIFY_EVENT_KINDS. */
 #define UMMUNOTIFY_FEATURE_KIND (1u << 1)
-/* UMMUNOTIFY_WATCH, UMMUNOTIFY_REARM and the mapping of state words. */
+/* WATCH, REARM, ARM, ARM_MANY and the mapping of state words. */
 #define UMMUNOTIFY_FEATURE_STATE (1u << 2)
+/* FINGERPRINT. Of use with FEATURE_STATE only. */
+#define UMMUNOTIFY_FEATURE_FINGERPRINT (1u << 3)
 
-/* Kinds of invalidation; several may have hit since a watch was armed. */
+/* Kinds of invalidation. */
 #define UMMUNOTIFY_KIND_UNMAP 0x01u	 /* munmap, MAP_FIXED over, mremap, brk */
 #define UMMUNOTIFY_KIND_CLEAR 0x02u	 /* DONTNEED, truncate, punch hole, COW */
 #define UMMUNOTIFY_KIND_PROTECTION 0x04u /* mprotect, fork, NUMA balancing */
@@ -81,12 +86,12 @@ struct ummunotify_register_ioctl {
 /*
  * The counter page is mapped at offset 0, the array of state words, one __u32
  * for each slot, at this offset. Both are read-only. A watch is untouched
- * since it was armed exactly while its word equals the `state` that
- * UMMUNOTIFY_WATCH or UMMUNOTIFY_REARM returned.
+ * since it was armed exactly while its word equals the `state` that was
+ * returned by the call that armed it.
  */
 #define UMMUNOTIFY_STATE_OFFSET 0x100000
 
-#define UMMUNOTIFY_STATE_KINDS 0x7fu /* KIND_* that hit since it was armed */
+#define UMMUNOTIFY_STATE_KINDS 0x7fu /* the KIND_* that hit it first */
 #define UMMUNOTIFY_STATE_FREE 0x80u  /* no watch has this slot */
 #define UMMUNOTIFY_STATE_GENERATION_SHIFT 8
 
@@ -114,6 +119,77 @@ struct ummunotify_rearm_ioctl {
 	__u32 state; /* out: the state word as armed anew */
 };
 
+/*
+ * UMMUNOTIFY_ARM: arms a watch anew and says where it is from now on, which may
+ * be where it was. These structures may grow: `size` says what the program knows,
+ * what it does not know counts as 0. On failure nothing has changed.
+ */
+#define UMMUNOTIFY_ARM_CACHEABLE (1u << 0) /* as UMMUNOTIFY_WATCH_CACHEABLE */
+
+struct ummunotify_arm {
+	__u32 size;	   /* in: of this structure */
+	__u32 flags;	   /* in: UMMUNOTIFY_ARM_*, others EINVAL */
+	__u64 user_cookie; /* in: which watch */
+	__u64 new_cookie;  /* in: its cookie from now on */
+	__u64 start;	   /* in: its range from now on */
+	__u64 end;
+	__u32 memory;	/* out: UMMUNOTIFY_MEMORY_*, with ARM_CACHEABLE */
+	__s32 error;	/* out, of UMMUNOTIFY_ARM_MANY: 0 or -errno */
+	__u32 slot;	/* out */
+	__u32 state;	/* out: the state word as armed anew */
+	__u64 reserved; /* in: 0 */
+};
+
+/* UMMUNOTIFY_ARM_MANY: one after the other, each with its own `error`. */
+struct ummunotify_arm_many {
+	__u32 size;	/* in: of this structure */
+	__u32 flags;	/* in: 0 */
+	__u64 arms;	/* in: address of the first struct ummunotify_arm */
+	__u32 count;	/* in: how many; each is as long as its `size` */
+	__u32 done;	/* out: how many were dealt with */
+	__u64 reserved; /* in: 0 */
+};
+
+/*
+ * UMMUNOTIFY_FINGERPRINT: which pages a registration of a watch's range would
+ * get now, as one number. Without VERIFY it is taken: of a watch that is armed
+ * and pinned. With VERIFY the watch is armed anew, whatever CLEAR has hit it,
+ * and what is found is compared.
+ */
+#define UMMUNOTIFY_FINGERPRINT_VERIFY (1u << 0)
+/* The registration may write: its pages must be writable. */
+#define UMMUNOTIFY_FINGERPRINT_WRITE (1u << 1)
+/* Nothing is faulted in: of pages that are not there one cannot tell. */
+#define UMMUNOTIFY_FINGERPRINT_PRESENT (1u << 2)
+
+enum {
+	UMMUNOTIFY_PAGES_UNKNOWN = 0, /* cannot tell: take them for others */
+	UMMUNOTIFY_PAGES_SAME = 1,    /* so far as the word is `state` */
+	UMMUNOTIFY_PAGES_OTHER = 2,   /* with VERIFY only */
+};
+
+struct ummunotify_fingerprint {
+	__u32 size;	   /* in: of this structure */
+	__u32 flags;	   /* in: UMMUNOTIFY_FINGERPRINT_*, others EINVAL */
+	__u64 user_cookie; /* in: which watch */
+	__u64 fingerprint; /* out; with VERIFY in: as it was taken */
+	__u32 slot;	   /* out */
+	__u32 state;	   /* in: as armed; with VERIFY out: as armed anew */
+	__s32 error;	   /* out: 0 or -errno */
+	__u32 answer;	   /* out: UMMUNOTIFY_PAGES_* */
+	__u64 reserved;	   /* in: 0 */
+};
+
+/* What the call takes: one after the other, each with its own `error`. */
+struct ummunotify_fingerprints {
+	__u32 size;	    /* in: of this structure */
+	__u32 flags;	    /* in: 0 */
+	__u64 fingerprints; /* in: address of the first */
+	__u32 count;	    /* in: how many; each is as long as its `size` */
+	__u32 done;	    /* out: how many were dealt with */
+	__u64 reserved;	    /* in: 0 */
+};
+
 struct ummunotify_query_ioctl {
 	__u32 features;	    /* all that this driver offers, without the magic */
 	__u32 granted;	    /* what this file was granted */
@@ -127,6 +203,10 @@ struct ummunotify_query_ioctl {
 #define UMMUNOTIFY_WATCH _IOWR(UMMUNOTIFY_MAGIC, 4, struct ummunotify_watch_ioctl)
 #define UMMUNOTIFY_REARM _IOWR(UMMUNOTIFY_MAGIC, 5, struct ummunotify_rearm_ioctl)
 #define UMMUNOTIFY_QUERY _IOR(UMMUNOTIFY_MAGIC, 6, struct ummunotify_query_ioctl)
+/* Numbers that stay when the structures grow: an argument begins with its size. */
+#define UMMUNOTIFY_ARM _IOWR(UMMUNOTIFY_MAGIC, 7, __u32)
+#define UMMUNOTIFY_ARM_MANY _IOWR(UMMUNOTIFY_MAGIC, 8, __u32)
+#define UMMUNOTIFY_FINGERPRINT _IOWR(UMMUNOTIFY_MAGIC, 9, __u32)
 
 /* ---- 2009 ------------------------------------------------------------- */
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The functions behind the shim: those of libibverbs, which may be loaded
- * later than the shim and out of sight of dlsym(RTLD_NEXT), and libc's dlsym
- * and dlvsym, which the shim itself stands in front of.
+ * The functions behind the shim: those of libibverbs and libfabric, which may
+ * be loaded later than the shim and out of sight of dlsym(RTLD_NEXT), and libc's
+ * dlsym and dlvsym, which the shim itself stands in front of.
  */
 #ifndef MRC_REAL_H
 #define MRC_REAL_H
@@ -10,10 +10,10 @@
 #include <stdbool.h>
 
 /*
- * libibverbs' function of that name and version, or NULL: it is not yet loaded,
- * or if *loaded (may be NULL), it has none.
+ * The function of that name (ibv_... or fi_...) and version, or NULL: its library
+ * is not yet loaded, or if *is_loaded (may be NULL), has none.
  */
-void *real_verb(const char *name, const char *version, bool *loaded);
+void *real_function(const char *name, const char *version, bool *is_loaded);
 
 typedef void *dlsym_fn(void *handle, const char *name);
 typedef void *dlvsym_fn(void *handle, const char *name, const char *version);

@@ -6,11 +6,11 @@
  */
 #include "fuzz.h"
 
-#include "mrcache_int.h"
+#include "config.h"
 #include "settings.h"
 #include "unit.h"
 
-#define VARIABLES 11
+#define VARIABLES 13
 
 static const struct {
 	const char *name;
@@ -29,6 +29,8 @@ static const struct {
 	{"MRCACHE_CONTAIN", FLAG, MEMBER(contain)},
 	{"MRCACHE_PAGE_ALIGN", FLAG, MEMBER(page_align)},
 	{"MRCACHE_REAPER", FLAG, MEMBER(reaper)},
+	{"MRCACHE_FORK_RELEASE", SIZE, MEMBER(fork_release)},
+	{"MRCACHE_FINGERPRINT", FLAG, MEMBER(fingerprint)},
 };
 
 static const char *const levels[] = {"quiet", "error", "warn", "info", "debug"};
@@ -98,6 +100,23 @@ static bool is_right(unsigned int i, const char *text,
 	return false;
 }
 
+/* Whether nothing is more than what the program agreed to. */
+static bool restricts(const struct mrcache_attr *given,
+		      const struct mrcache_attr *made)
+{
+	return made->max_bytes <= given->max_bytes &&
+	       made->max_regs <= given->max_regs &&
+	       made->remote <= given->remote &&
+	       (given->remote || made->linger <= given->linger) &&
+	       made->contain <= given->contain &&
+	       made->page_align <= given->page_align &&
+	       made->fingerprint <= given->fingerprint &&
+	       made->reaper <= given->reaper &&
+	       (!made->linger || given->linger || given->reaper) &&
+	       (given->fork_release != UINT64_MAX ||
+		made->fork_release == UINT64_MAX);
+}
+
 static void count(void *arg, const char *name, const char *why, bool is_fatal)
 {
 	CHECK(why && *why, "%s", name ? name : "?");
@@ -114,12 +133,16 @@ static void take_attr(struct input *in, struct mrcache_attr *attr)
 	attr->contain = flags & 2;
 	attr->page_align = flags & 4;
 	attr->reaper = flags & 8;
-	if (flags & 16)
+	if (flags & 16) {
 		attr->linger = 1 + take_byte(in);
+		if (attr->linger & 1)
+			attr->fork_release = UINT64_MAX;
+	}
 	if (flags & 32)
-		attr->size = take_byte(in);
+		attr->size = take_byte(in) % (sizeof(*attr) + 1);
 	if (flags & 64)
 		attr->monitor = monitors[take_byte(in) % 4];
+	attr->environment_widens = !(flags & 128);
 	attr->device = "/dev/null/none";
 }
 
@@ -153,6 +176,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fresh(NULL);
 	take_attr(&in, &attr);
 	made = attr.size == sizeof(attr);
+	/* What is not whole is refused before the settings are looked at. */
+	if (!made) {
+		open_and_close(&attr);
+		return 0;
+	}
 	for (unsigned int i = 0; i < VARIABLES; i++)
 		unsetenv(variables[i].name);
 	while (in.size) {
@@ -169,7 +197,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	checked = attr;
 	if (!mrc_config(&checked)) {
-		CHECK(made, "size %zu is accepted", attr.size);
 		CHECK(!checked.page_align || checked.contain,
 		      "page_align without contain");
 		CHECK(place(monitors, 4, checked.monitor) >= 0, "%s",
@@ -177,9 +204,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		for (unsigned int i = 0; i < VARIABLES; i++) {
 			const char *text = getenv(variables[i].name);
 
-			CHECK(!text || is_right(i, text, &checked), "%s=%s",
-			      variables[i].name, text);
+			CHECK(!text || is_right(i, text,
+						attr.environment_widens
+							? &checked
+							: &(struct
+							    mrcache_attr){0}),
+			      "%s=%s", variables[i].name, text);
 		}
+		CHECK(attr.environment_widens || restricts(&attr, &checked),
+		      "more than the program agreed to");
 	} else {
 		for (unsigned int i = 0; i < VARIABLES; i++) {
 			const char *text = getenv(variables[i].name);
@@ -187,10 +220,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			right &= !text ||
 				 is_right(i, text, &(struct mrcache_attr){0});
 		}
-		CHECK(!right || !made ||
-			      (checked.page_align && !checked.contain),
+		CHECK(!right || (checked.page_align && !checked.contain),
 		      "refused for no reason");
-		CHECK(checked.log_level == MRCACHE_LOG_QUIET || !made ||
+		CHECK(checked.log_level == MRCACHE_LOG_QUIET ||
 			      log_lines(MRCACHE_LOG_ERROR) == 1,
 		      "it is not said why");
 	}

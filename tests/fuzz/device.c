@@ -313,14 +313,19 @@ static void expect(unsigned int kind, const struct file *file, long result,
 /* From 32-bit programs; needs a kernel that has them. */
 static bool has_compat;
 
+/* As a program of 32 bits; only x86 lets one of 64 do that. */
 static long compat_ioctl(int fd, unsigned long request, void *argument)
 {
-	long ret;
+	long ret = -ENOSYS;
 
+#ifdef __x86_64__
 	__asm__ volatile("int $0x80"
 			 : "=a"(ret)
 			 : "a"(54), "b"(fd), "c"(request), "d"(argument)
 			 : "memory", "r8", "r9", "r10", "r11");
+#else
+	(void)fd, (void)request, (void)argument;
+#endif
 	return (int)ret;
 }
 
@@ -504,9 +509,7 @@ static void register_(unsigned int kind)
 	}
 	if (place == BAD)
 		expected = -EFAULT;
-	if (!expected && end < start) {
-		expected = -EINVAL;
-	} else if (!expected) {
+	if (!expected) {
 		file->used = true;
 		if (find(file, cookie))
 			expected = -EINVAL;
@@ -570,6 +573,15 @@ static void watch(unsigned int kind)
 		};
 }
 
+static void armed(struct watch *watch, uint32_t slot, uint32_t state)
+{
+	watch->must = watch->reported = false;
+	CHECK(m.uncertain || slot == watch->slot, "slot %u, and not %u", slot,
+	      watch->slot);
+	CHECK(m.uncertain || state != watch->state, "armed as before");
+	watch->state = state;
+}
+
 static void rearm(unsigned int kind)
 {
 	struct file *file = take_file();
@@ -585,18 +597,61 @@ static void rearm(unsigned int kind)
 	       : !watch->has_slot	     ? -EINVAL
 	       : place == READ_ONLY	     ? -EFAULT
 					     : 0);
-	if (!watch || !watch->has_slot || place == BAD)
+	/* What fails has changed nothing. */
+	if (!ret && watch)
+		armed(watch, r.slot, r.state);
+}
+
+/* Anew, and elsewhere. */
+static void arm(unsigned int kind)
+{
+	struct file *file = take_file();
+	struct ummunotify_arm a = {.size = sizeof(a)};
+	struct watch *watch;
+	uint8_t byte;
+	uint64_t start, end;
+	enum place place;
+	long ret, expected;
+
+	a.user_cookie = take_cookie(file);
+	watch = find(file, a.user_cookie);
+	byte = take_byte(&m.in);
+	a.new_cookie = byte & 1 ? a.user_cookie : take_cookie(file);
+	take_range(&start, &end);
+	a.start = start;
+	a.end = end;
+	a.flags = byte & 0xe0 ? byte >> 1 & 1 : byte;
+	a.reserved = (byte & 0xfc) == 0xfc;
+	ret = call(file, UMMUNOTIFY_ARM, &a, sizeof(a), &place);
+	if (!(file->features & UMN_STATE))
+		expected = -ENOTTY;
+	else if (place == BAD)
+		/* Its size comes first, and may be in what can be read: anything. */
+		expected = ret == -EINVAL || ret == -E2BIG ? ret : -EFAULT;
+	else if (a.flags & ~UMMUNOTIFY_ARM_CACHEABLE || a.reserved ||
+		 a.end <= a.start)
+		expected = -EINVAL;
+	else if (ret == -EOPNOTSUPP && a.flags && !is_arena(a.start, a.end))
+		expected = -EOPNOTSUPP;
+	else if (!watch)
+		expected = -ENOENT;
+	else if (!watch->has_slot)
+		expected = -EINVAL;
+	else if (a.new_cookie != a.user_cookie && find(file, a.new_cookie))
+		expected = -EEXIST;
+	else
+		/* The answer's place may be in the part that can be written. */
+		expected = place == READ_ONLY && ret ? -EFAULT : 0;
+	/* The answer that it must not be cached cannot be given either. */
+	if (ret == -EFAULT && place == READ_ONLY && a.flags)
+		expected = ret;
+	expect(kind, file, ret, expected);
+	if (ret || !watch)
 		return;
-	watch->must = watch->reported = false;
-	/* Not told how it is armed now. */
-	if (ret) {
-		watch->state = file->states ? word(file, watch) : 0;
-		return;
-	}
-	CHECK(m.uncertain || r.slot == watch->slot, "slot %u, and not %u",
-	      r.slot, watch->slot);
-	CHECK(m.uncertain || r.state != watch->state, "armed as before");
-	watch->state = r.state;
+	armed(watch, a.slot, a.state);
+	watch->cookie = a.new_cookie;
+	watch->start = a.start;
+	watch->end = a.end;
 }
 
 static void unregister(unsigned int kind)
@@ -691,7 +746,7 @@ static void check_event(struct file *file, const struct ummunotify_event *event,
 	CHECK(watch, "a report of a watch that there is not");
 	CHECK(event->hint_start >= watch->start &&
 		      (event->hint_end <= watch->end ||
-		       watch->end == watch->start),
+		       watch->end <= watch->start),
 	      "the hint is outside");
 	CHECK(!watch->has_slot || !watch->reported, "a second report");
 	CHECK(file->features & UMN_KIND ? event->flags >> 8
@@ -811,8 +866,8 @@ static void map(unsigned int kind)
 {
 	struct file *file = take_file();
 	uint8_t byte = take_byte(&m.in), more = take_byte(&m.in);
-	static const off_t offsets[] = {0, UMMUNOTIFY_STATE_OFFSET, PAGE,
-					UMMUNOTIFY_STATE_OFFSET + PAGE};
+	const off_t offsets[] = {0, UMMUNOTIFY_STATE_OFFSET, PAGE,
+				 UMMUNOTIFY_STATE_OFFSET + PAGE};
 	static const int prots[] = {PROT_READ, PROT_NONE, PROT_READ | PROT_EXEC,
 				    PROT_READ | PROT_WRITE};
 	off_t offset = offsets[byte & 3];
@@ -1164,7 +1219,7 @@ static void end_race(void)
 
 static void (*const steps[])(unsigned int kind) = {
 	open_file,   open_file,	  watch,       watch,	   watch,    register_,
-	register_,   rearm,	  rearm,       change,	   change,   change,
+	register_,   rearm,	  arm,	       change,	   change,   change,
 	read_events, read_events, unregister,  query,	   exchange, unknown,
 	map,	     use_mapping, use_mapping, disturb,	   block,    fork_,
 	renumber,    async,	  close_any,   start_race,

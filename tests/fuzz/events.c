@@ -9,7 +9,10 @@
  */
 #include "fuzz.h"
 
-#include "mr.h"
+#include "evict.h"
+#include "giveback.h"
+#include "lookup.h"
+#include "open.h"
 #include "unit.h"
 
 #define HELD	512u
@@ -118,6 +121,19 @@ static int rearm(struct mrc_monitor *monitor, uint64_t cookie,
 	return ret;
 }
 
+static int renew(struct mrc_monitor *monitor, uint64_t start, uint64_t end,
+		 uint64_t cookie, struct mrc_watch *word)
+{
+	int ret = m.ops->renew(monitor, start, end, cookie, word);
+	struct watch *watch = find_watch(cookie);
+
+	if (!ret && watch) {
+		watch->word = *word;
+		watch->told = false;
+	}
+	return ret;
+}
+
 static int unwatch(struct mrc_monitor *monitor, uint64_t cookie)
 {
 	struct watch *watch = find_watch(cookie);
@@ -186,7 +202,7 @@ static struct mrcache_stats stats_now(void)
 {
 	struct mrcache_stats now;
 
-	CHECK(!mrcache_stats(m.cache, &now, sizeof(now)), "no statistics");
+	CHECK(!mrcache_get_stats(m.cache, &now, sizeof(now)), "no statistics");
 	return now;
 }
 
@@ -522,7 +538,8 @@ static void limit(void)
 		fake_memlock(n == 31 ? UINT64_MAX : n * PAGE);
 		break;
 	case 3:
-		fake_fork_status(n & 1 ? IBV_FORK_ENABLED : IBV_FORK_DISABLED);
+		if (n & 1)
+			(void)fake_fork_init();
 		break;
 	default:
 		fake_reuse_addresses(n & 1);
@@ -686,6 +703,7 @@ static void start(void)
 	ops = *m.ops;
 	ops.watch = watch;
 	ops.rearm = rearm;
+	ops.renew = renew;
 	ops.unwatch = unwatch;
 	ops.read = read_events;
 	fake_monitor_base(m.monitor)->ops = &ops;

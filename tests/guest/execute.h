@@ -135,6 +135,14 @@ static inline void execute_as(struct executed *e, const struct as *as,
 #define MRCACHE_AS(e, as, ...) \
 	execute_as(e, as, (const char *const[]){NULL, __VA_ARGS__, NULL})
 
+/* The tools may not have been built. */
+#define NEEDS_COMMAND()                           \
+	do {                                      \
+		(void)state;                      \
+		if (access(command_path(), X_OK)) \
+			skip();                   \
+	} while (0)
+
 /* Shows what was printed, for an assertion that is about to fail. */
 static inline bool shows(const struct executed *e, const char *stream,
 			 const char *text)

@@ -187,6 +187,31 @@ static int merge(struct memop_buffer *b)
 	return ret;
 }
 
+/* --- fork ---------------------------------------------------------------------- */
+
+/*
+ * The parent keeps its pages, but for private hugetlb memory the kernel
+ * announces what it announces of pages that go.
+ */
+static int nothing(struct memop_buffer *b)
+{
+	(void)b;
+	return 0;
+}
+
+static int fork_alive(struct memop_buffer *b)
+{
+	return memop_fork(b, nothing);
+}
+
+static int fork_exited(struct memop_buffer *b)
+{
+	int ret = memop_fork(b, nothing);
+
+	memop_reap(b);
+	return ret;
+}
+
 /* --- the entries ----------------------------------------------------------------------- */
 
 #define CLEAR UMMUNOTIFY_KIND_CLEAR
@@ -217,6 +242,12 @@ static const struct memop ops[] = {
 	   thp_mprotect, .missing = missing_thp),
 	OP("collapse", "MADV_COLLAPSE into a huge page", make_small_pages,
 	   collapse, .missing = missing_thp),
+	OP("hugetlb fork alive", "huge pages, and the child lives on",
+	   memop_make_huge, fork_alive, .page = MEMOP_HUGE,
+	   .missing = memop_missing_hugetlb),
+	OP("hugetlb fork exited", "huge pages, and the child is gone",
+	   memop_make_huge, fork_exited, .page = MEMOP_HUGE,
+	   .missing = memop_missing_hugetlb),
 	{
 		.name = "ksm",
 		.what = "equal pages merged and parted again",

@@ -58,6 +58,10 @@ int memop_make_anon(struct memop_buffer *b);
 int memop_make_memfd(struct memop_buffer *b);	      /* shared */
 int memop_make_memfd_private(struct memop_buffer *b); /* copy on write */
 int memop_make_memfd_other(struct memop_buffer *b);   /* and another process */
+int memop_make_huge(struct memop_buffer *b);	      /* hugetlb, private */
+const char *memop_missing_hugetlb(void);
+/* The reason, if the kernel does not know this advice for private memory. */
+const char *memop_missing_advice(int advice, const char *reason);
 void memop_drop_area(struct memop_buffer *b);
 
 /* A memfd of size bytes, or -errno; flags as of memfd_create. */

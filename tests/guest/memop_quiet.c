@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -131,6 +132,38 @@ static int mprotect_read(struct memop_buffer *b)
 static int mprotect_none(struct memop_buffer *b)
 {
 	return protect(b, PROT_NONE);
+}
+
+/*
+ * Linux before 5.19 replaces a pinned page of private memory when it is written
+ * after mprotect(), and says so. Asked of a page that a pipe holds.
+ */
+static const char *missing_exclusive(void)
+{
+	size_t size = (size_t)sysconf(_SC_PAGESIZE);
+	char *page = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct iovec iov = {.iov_base = page, .iov_len = 1};
+	int ends[2] = {-1, -1};
+	char seen = 0;
+
+	if (page != MAP_FAILED && !pipe2(ends, O_CLOEXEC)) {
+		*page = 'a';
+		if (vmsplice(ends[1], &iov, 1, 0) == 1 &&
+		    !mprotect(page, size, PROT_READ) &&
+		    !mprotect(page, size, PROT_READ | PROT_WRITE)) {
+			*page = 'b';
+			if (read(ends[0], &seen, 1) != 1)
+				seen = 0;
+		}
+	}
+	for (int i = 0; i < 2; i++)
+		if (ends[i] >= 0)
+			close(ends[i]);
+	if (page != MAP_FAILED)
+		munmap(page, size);
+	return seen == 'a' ? "a page that is held is replaced after mprotect"
+			   : NULL;
 }
 
 static int soft_dirty(struct memop_buffer *b)
@@ -266,11 +299,14 @@ static const char *missing_balancing(void)
 	return scans() < 0 ? "no NUMA statistics in /proc/self/sched" : NULL;
 }
 
-/* The scan is done by a thread that uses the processor, so this one does. */
+/*
+ * The scan is done by a thread that uses the processor, so this one does. A
+ * processor that is emulated on a busy machine may take its time.
+ */
 static int use_processor(struct memop_buffer *b)
 {
 	long long end = scans() + 2;
-	time_t limit = time(NULL) + 15;
+	time_t limit = time(NULL) + 60;
 
 	(void)b;
 	while (scans() < end)
@@ -469,6 +505,11 @@ static int hints(struct memop_buffer *b)
 	return advise(b, advices, COUNT(advices));
 }
 
+static const char *missing_populate(void)
+{
+	return memop_missing_advice(MADV_POPULATE_READ, "needs Linux 5.14");
+}
+
 static int populate(struct memop_buffer *b)
 {
 	static const int advices[] = {MADV_POPULATE_READ, MADV_POPULATE_WRITE};
@@ -533,9 +574,9 @@ static const struct memop ops[] = {
 	OP("threads", "threads start and end", 0, memop_make_anon,
 	   threads_come_and_go),
 	OP("mprotect read", "read-only and back", PROTECTION, memop_make_anon,
-	   mprotect_read),
+	   mprotect_read, .missing = missing_exclusive),
 	OP("mprotect none", "inaccessible and back", PROTECTION,
-	   memop_make_anon, mprotect_none),
+	   memop_make_anon, mprotect_none, .missing = missing_exclusive),
 	OP("mprotect memfd", "the same for a shared memfd", PROTECTION,
 	   memop_make_memfd, mprotect_read),
 	OP("soft-dirty", "clear_refs starts dirty tracking", SOFT_DIRTY,
@@ -567,7 +608,7 @@ static const struct memop ops[] = {
 	   look),
 	OP("hints", "madvise hints, MADV_COLD too", 0, memop_make_anon, hints),
 	OP("populate", "MADV_POPULATE_READ and _WRITE", 0, memop_make_anon,
-	   populate),
+	   populate, .missing = missing_populate),
 	OP("mlock", "locked and unlocked", 0, memop_make_anon, lock_unlock),
 	OP("msync", "msync and fdatasync of a memfd", 0, memop_make_memfd,
 	   write_back),

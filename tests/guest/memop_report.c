@@ -156,6 +156,8 @@ static int make_malloc(struct memop_buffer *b)
 {
 	/* Setting it also stops the threshold from growing with each free. */
 	mallopt(M_MMAP_THRESHOLD, MEMOP_MIN_SIZE);
+	/* What others left free in the heap would be given out first. */
+	malloc_trim(0);
 	b->addr = malloc_mapped(b->size, 0);
 	if (!b->addr)
 		return -ENOMEM;
@@ -333,7 +335,7 @@ static int guard_pages(struct memop_buffer *b)
 	return 0;
 }
 
-static const char *missing_advice(int advice, const char *reason)
+const char *memop_missing_advice(int advice, const char *reason)
 {
 	size_t size = sysconf(_SC_PAGESIZE);
 	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -349,12 +351,12 @@ static const char *missing_advice(int advice, const char *reason)
 
 static const char *missing_dontneed_locked(void)
 {
-	return missing_advice(MADV_DONTNEED_LOCKED, "needs Linux 5.18");
+	return memop_missing_advice(MADV_DONTNEED_LOCKED, "needs Linux 5.18");
 }
 
 static const char *missing_guard(void)
 {
-	return missing_advice(MADV_GUARD_INSTALL, "needs Linux 6.13");
+	return memop_missing_advice(MADV_GUARD_INSTALL, "needs Linux 6.13");
 }
 
 static int remove_pages(struct memop_buffer *b)
@@ -447,7 +449,7 @@ static int shmdt_shmat_same(struct memop_buffer *b)
 
 #define HUGE_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB)
 
-static const char *missing_hugetlb(void)
+const char *memop_missing_hugetlb(void)
 {
 	void *p = mmap(NULL, 2 * MEMOP_HUGE, PROT_READ | PROT_WRITE, HUGE_FLAGS,
 		       -1, 0);
@@ -456,6 +458,44 @@ static const char *missing_hugetlb(void)
 		return "no free huge pages (vm.nr_hugepages)";
 	munmap(p, 2 * MEMOP_HUGE);
 	return NULL;
+}
+
+static void *try_huge(void)
+{
+	return mmap(NULL, 2 * MEMOP_HUGE, PROT_READ | PROT_WRITE, HUGE_FLAGS,
+		    -1, 0);
+}
+
+static const char *missing_huge_mremap(void)
+{
+	const char *reason = memop_missing_hugetlb();
+	char *p, *q;
+
+	if (reason)
+		return reason;
+	p = try_huge();
+	if (p == MAP_FAILED)
+		return "no memory";
+	q = mremap(p, MEMOP_HUGE, MEMOP_HUGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		   p + MEMOP_HUGE);
+	munmap(p, 2 * MEMOP_HUGE);
+	return q == MAP_FAILED ? "needs Linux 5.16" : NULL;
+}
+
+static const char *missing_huge_dontneed(void)
+{
+	const char *reason = memop_missing_hugetlb();
+	int ret;
+	char *p;
+
+	if (reason)
+		return reason;
+	p = try_huge();
+	if (p == MAP_FAILED)
+		return "no memory";
+	ret = madvise(p, MEMOP_HUGE, MADV_DONTNEED);
+	munmap(p, 2 * MEMOP_HUGE);
+	return ret ? "needs Linux 5.18" : NULL;
 }
 
 static int map_huge(struct memop_buffer *b, int fixed)
@@ -468,7 +508,7 @@ static int map_huge(struct memop_buffer *b, int fixed)
 	return p == b->addr ? 0 : -EADDRINUSE;
 }
 
-static int make_huge(struct memop_buffer *b)
+int memop_make_huge(struct memop_buffer *b)
 {
 	int ret = memop_reserve(b, b->size, b->page);
 
@@ -517,8 +557,8 @@ static int make_huge_memfd(struct memop_buffer *b)
 	}
 #define OP(...) ENTRY(__VA_ARGS__, .stale = true)
 /* The pages are the file's or the segment's, and come back with it. */
-#define OP_SAME(...) ENTRY(__VA_ARGS__, .keeps = true)
-#define HUGE	     .page = MEMOP_HUGE, .missing = missing_hugetlb
+#define OP_SAME(...)  ENTRY(__VA_ARGS__, .keeps = true)
+#define HUGE(MISSING) .page = MEMOP_HUGE, .missing = (MISSING)
 
 static const struct memop ops[] = {
 	OP("munmap+mmap", "unmap it, map the same address", UNMAP,
@@ -582,13 +622,13 @@ static const struct memop ops[] = {
 	OP_SAME("shmdt+shmat same", "the same segment attached again", UNMAP,
 		make_shm_kept, shmdt_shmat_same),
 	OP("hugetlb munmap+mmap", "huge pages unmapped and mapped", UNMAP,
-	   make_huge, huge_munmap_mmap, HUGE),
-	OP("hugetlb mremap", "huge pages moved away", UNMAP | CLEAR, make_huge,
-	   huge_mremap_move, HUGE),
+	   memop_make_huge, huge_munmap_mmap, HUGE(memop_missing_hugetlb)),
+	OP("hugetlb mremap", "huge pages moved away", UNMAP | CLEAR,
+	   memop_make_huge, huge_mremap_move, HUGE(missing_huge_mremap)),
 	OP("hugetlb dontneed", "MADV_DONTNEED of huge pages", UNMAP | CLEAR,
-	   make_huge, dontneed, HUGE),
+	   memop_make_huge, dontneed, HUGE(missing_huge_dontneed)),
 	OP("hugetlb punch hole", "out of a memfd of huge pages", UNMAP | CLEAR,
-	   make_huge_memfd, punch, HUGE),
+	   make_huge_memfd, punch, HUGE(memop_missing_hugetlb)),
 };
 
 const struct memop_group memop_reported = {ops, COUNT(ops)};

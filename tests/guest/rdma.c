@@ -36,6 +36,16 @@ const char *rdma_missing(void)
 		     : "no RDMA device (rdma link add rxe0 type rxe netdev NETDEV)";
 }
 
+int rdma_check(void **state)
+{
+	const char *missing = rdma_missing();
+
+	(void)state;
+	if (missing)
+		fprintf(stderr, "no RDMA: %s\n", missing);
+	return missing ? -1 : 0;
+}
+
 /* An IPv4 address, which needs no neighbour, before others. */
 static bool is_ipv4(const union ibv_gid *gid)
 {

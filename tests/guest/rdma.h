@@ -39,6 +39,9 @@ struct rdma {
 /* NULL, or why there is no RDMA here and what to do about it. */
 const char *rdma_missing(void);
 
+/* For a group of cmocka's: -1, having said why, if there is none. */
+int rdma_check(void **state);
+
 /* peer_size is the most that one transfer can carry. */
 int rdma_open(struct rdma *r, size_t peer_size);
 

@@ -2,6 +2,8 @@
 /* Memory, threads and children for the tests of the device; see support.h. */
 #include "support.h"
 
+#include "memop_int.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -11,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,11 +30,47 @@ char *pages_map(size_t count)
 		return NULL;
 	/* Kernels without huge pages answer EINVAL: all the same. */
 	madvise(p, count * PAGE, MADV_NOHUGEPAGE);
-	if (madvise(p, count * PAGE, MADV_POPULATE_WRITE)) {
+	if (pages_populate(p, count * PAGE)) {
 		munmap(p, count * PAGE);
 		return NULL;
 	}
 	return p;
+}
+
+int pages_populate(void *start, size_t length)
+{
+	if (!madvise(start, length, MADV_POPULATE_WRITE))
+		return 0;
+	if (errno != EINVAL)
+		return -errno;
+	/*
+	 * Before Linux 5.14: changes nothing, but is a write from the beginning.
+	 * Reading first would map the zero page, which the write then replaces.
+	 */
+	for (char *p = start; p < (char *)start + length; p += PAGE)
+		__atomic_fetch_or(p, 0, __ATOMIC_RELAXED);
+	return 0;
+}
+
+bool kernel_is_before(unsigned int major, unsigned int minor)
+{
+	unsigned int has_major = 0, has_minor = 0;
+	struct utsname host;
+
+	uname(&host);
+	sscanf(host.release, "%u.%u", &has_major, &has_minor);
+	return has_major < major || (has_major == major && has_minor < minor);
+}
+
+bool has_huge_pages(void)
+{
+	long long size = memop_number(
+		"/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
+
+	if (size != MEMOP_HUGE)
+		printf("# skipped: huge pages of this kernel: %lld bytes\n",
+		       size < 0 ? 0 : size);
+	return size == MEMOP_HUGE;
 }
 
 int pages_unmap(void *start, size_t count)

@@ -6,11 +6,22 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <unistd.h>
 
-#define PAGE 4096UL
+/* Not a constant: 4, 16 or 64 KiB. */
+#define PAGE ((size_t)sysconf(_SC_PAGESIZE))
 
 /* Private anonymous pages, present, writable, never huge; NULL on failure. */
 char *pages_map(size_t count);
+
+/* Makes writable memory present, page by page: 0 or -errno. */
+int pages_populate(void *start, size_t length);
+
+/* For what cannot be found out by trying. */
+bool kernel_is_before(unsigned int major, unsigned int minor);
+
+/* Whether the kernel has transparent huge pages of 2 MiB, on or off; says why not. */
+bool has_huge_pages(void);
 
 /* munmap past libc: 0 or -errno. */
 int pages_unmap(void *start, size_t count);

@@ -3,6 +3,7 @@
  * Programs compiled for the 2010 header work: the three ioctls, their errors,
  * and what a watch reports, with no feature granted.
  */
+#include "module.h"
 #include "support.h"
 #include "umn.h"
 
@@ -213,16 +214,26 @@ static void end_may_equal_start(void **state)
 	umn_stop(&u);
 }
 
+/* Who passes the last byte as the end does so for no bytes at all, too. */
 static void end_before_start(void **state)
 {
+	struct ummunotify_event e[2];
 	struct umn u;
+	char *p;
 
 	(void)state;
 	start(&u);
-	assert_int_equal(umn_register(u.fd, (void *)PAGE, -1, 1), -EINVAL);
-	assert_int_equal(umn_register(u.fd, (void *)-PAGE, 2 * PAGE, 1),
-			 -EINVAL);
-	assert_int_equal(umn_unregister(u.fd, 1), -EINVAL);
+	p = pages_map(2);
+	assert_non_null(p);
+	assert_int_equal(umn_register(u.fd, p + PAGE, -1, 4), 0);
+	assert_int_equal(umn_register(u.fd, (void *)-PAGE, 2 * PAGE, 5), 0);
+	assert_int_equal(pages_unmap(p, 1), 0);
+	assert_int_equal(umn_counter(&u), 0);
+	assert_int_equal(pages_unmap(p + PAGE, 1), 0);
+	assert_int_equal(umn_read(u.fd, e, 2), 2);
+	assert_int_equal(e[0].user_cookie_counter, 4);
+	assert_int_equal(e[0].hint_start, (uintptr_t)p + PAGE);
+	expect_last(&e[1], 1);
 	/* Any other range will do, mapped or not. */
 	assert_int_equal(umn_register(u.fd, NULL, 0, 1), 0);
 	assert_int_equal(umn_register(u.fd, NULL, -1, 2), 0);
@@ -332,7 +343,44 @@ static void unregister_takes_the_report_along(void **state)
 	umn_stop(&u);
 }
 
-/* In 2010 every kind was reported, also what leaves pinned pages right. */
+/* What leaves pinned pages right is no longer reported as in 2010. */
+static void harmless_kinds_are_filtered(void **state)
+{
+	struct umn u;
+	pid_t child;
+	char *p;
+
+	(void)state;
+	start(&u);
+	p = pages_map(1);
+	assert_non_null(p);
+	assert_int_equal(umn_register(u.fd, p, PAGE, 1), 0);
+	assert_int_equal(mprotect(p, PAGE, PROT_READ), 0);
+	assert_int_equal(mprotect(p, PAGE, PROT_READ | PROT_WRITE), 0);
+	child = fork();
+	if (!child)
+		_exit(0);
+	assert_int_equal(child_result(child), 0);
+	assert_int_equal(umn_counter(&u), 0);
+	assert_int_equal(umn_drain(u.fd, NULL, 0, NULL), 0);
+	assert_int_equal(pages_unmap(p, 1), 0);
+	assert_int_equal(umn_counter(&u), 1);
+	umn_stop(&u);
+}
+
+static int without_legacy_filter(void **state)
+{
+	(void)state;
+	return module_reload("legacy_filter=0");
+}
+
+static int with_defaults(void **state)
+{
+	(void)state;
+	return module_reload("");
+}
+
+/* Unless one wants it: then every kind is. */
 static void all_kinds_are_reported(void **state)
 {
 	struct umn u;
@@ -448,7 +496,10 @@ int main(void)
 		cmocka_unit_test(overlapping_watches_all_report),
 		cmocka_unit_test(hits_coalesce),
 		cmocka_unit_test(unregister_takes_the_report_along),
-		cmocka_unit_test(all_kinds_are_reported),
+		cmocka_unit_test(harmless_kinds_are_filtered),
+		cmocka_unit_test_setup_teardown(all_kinds_are_reported,
+						without_legacy_filter,
+						with_defaults),
 		cmocka_unit_test(bad_pointers),
 		cmocka_unit_test(what_is_not_there),
 	};

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,8 @@
 
 static void parameters_can_be_read_by_all(void **state)
 {
-	static const char *const names[] = {"max_watches", "max_watches_total"};
+	static const char *const names[] = {"max_watches", "max_watches_user",
+					    "max_watches_total"};
 	char path[128];
 	struct stat st;
 	size_t i;
@@ -157,11 +159,12 @@ static void fdinfo_adds_up(void **state)
 	assert_int_equal(counts(u.fd, "unmap").hit, 1);
 	assert_int_equal(umn_fdinfo(u.fd, "ummunotify-pending"), 2);
 	assert_int_equal(madvise(p + PAGE, PAGE, MADV_DONTNEED), 0);
-	assert_int_equal(counts(u.fd, "clear").hit, 1);
+	/* Who was told is not hit again. */
+	assert_int_equal(counts(u.fd, "clear").hit, 0);
 	before = counts(u.fd, "clear");
 	assert_int_equal(madvise(p + 2 * PAGE, PAGE, MADV_DONTNEED), 0);
 	after = counts(u.fd, "clear");
-	assert_int_equal(after.hit, 1);
+	assert_int_equal(after.hit, 0);
 	assert_int_equal(after.miss, before.miss + 1);
 	assert_int_equal(umn_fdinfo(u.fd, "ummunotify-generation"),
 			 umn_counter(&u));
@@ -191,7 +194,40 @@ static int set_defaults(void **state)
 static int set_small(void **state)
 {
 	(void)state;
-	return module_reload("max_watches=8 max_watches_total=12");
+	return module_reload("max_watches=8");
+}
+
+/* Enough for some files and their pages, and some watches more. */
+#define FEW    (400 * (int)(PAGE / 4096))
+#define PLENTY (1000 * (int)(PAGE / 4096))
+
+/* With limits of so many watches for a file, a user and in all. */
+static int reload_limited(int file, int user, int total)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text),
+		 "max_watches=%d max_watches_user=%d max_watches_total=%d",
+		 file, user, total);
+	return module_reload(text);
+}
+
+static int set_total(void **state)
+{
+	(void)state;
+	return reload_limited(PLENTY, 3 << 19, FEW);
+}
+
+static int set_user(void **state)
+{
+	(void)state;
+	return reload_limited(PLENTY, FEW, 16 << 20);
+}
+
+static int set_both(void **state)
+{
+	(void)state;
+	return reload_limited(PLENTY, PLENTY, FEW);
 }
 
 static void a_file_has_its_limit(void **state)
@@ -267,26 +303,305 @@ static void slots_do_not_leak(void **state)
 	umn_stop(&a);
 }
 
+/* Makes watches from cookie `from` on until one is refused: how many. */
+static int fill(struct umn *u, int from)
+{
+	int ret, i;
+
+	for (i = 0; !(ret = umn_register(u->fd, (void *)PAGE, PAGE, from + i));
+	     i++)
+		;
+	return ret == -ENOSPC ? i : ret;
+}
+
 static void all_files_share_a_limit(void **state)
 {
-	int i;
+	long held;
+	int i, n;
 
 	(void)state;
 	assert_int_equal(umn_start(&a, 0), 0);
 	assert_int_equal(umn_start(&b, 0), 0);
 	for (i = 0; i < 8; i++)
 		assert_int_equal(umn_register(a.fd, (void *)PAGE, PAGE, i), 0);
-	for (i = 0; i < 4; i++)
-		assert_int_equal(umn_register(b.fd, (void *)PAGE, PAGE, i), 0);
-	assert_int_equal(umn_register(b.fd, (void *)PAGE, PAGE, 4), -ENOSPC);
+	n = fill(&b, 0);
+	assert_true(n > 0);
+	/* All that both hold, and the address space, of which less than 64. */
+	held = umn_fdinfo(a.fd, "ummunotify-holds") +
+	       umn_fdinfo(b.fd, "ummunotify-holds");
+	assert_true(held > 2 * 64 + 8 + n);
+	assert_true(held < FEW && held > FEW - 64);
 	assert_int_equal(umn_unregister(a.fd, 0), 0);
-	assert_int_equal(umn_register(b.fd, (void *)PAGE, PAGE, 4), 0);
-	assert_int_equal(umn_register(b.fd, (void *)PAGE, PAGE, 5), -ENOSPC);
+	assert_int_equal(umn_register(b.fd, (void *)PAGE, PAGE, n), 0);
+	assert_int_equal(umn_register(b.fd, (void *)PAGE, PAGE, n + 1),
+			 -ENOSPC);
 	/* What a file held is free when it is closed. */
+	held = umn_fdinfo(a.fd, "ummunotify-holds");
 	umn_stop(&a);
-	for (i = 5; i < 8; i++)
-		assert_int_equal(umn_register(b.fd, (void *)PAGE, PAGE, i), 0);
+	assert_int_equal(fill(&b, n + 1), held);
 	umn_stop(&b);
+}
+
+/* Pages count, too: of state words, and what is kept of ended watches. */
+static void everything_a_file_holds_counts(void **state)
+{
+	/* A page of state words, and a bit for each of them. */
+	const int words = PAGE / sizeof(__u32), at_once = 16;
+	const int unit = PAGE / 128 + words / 8 / 128;
+	static struct ummunotify_watch_ioctl w;
+	long of_user;
+	long plain, first;
+	int i;
+
+	(void)state;
+	assert_int_equal(umn_start(&b, 0), 0);
+	plain = umn_fdinfo(b.fd, "ummunotify-holds");
+	assert_true(plain > 2 * (long)PAGE / 128);
+	assert_int_equal(umn_start(&a, UMN_ALL), 0);
+	first = umn_fdinfo(a.fd, "ummunotify-holds");
+	of_user = umn_fdinfo(a.fd, "ummunotify-user-holds") - first;
+	assert_true(first > plain);
+	for (i = 0; i < words; i++)
+		assert_int_equal(umn_watch(a.fd, (void *)PAGE, PAGE, i, 0, &w),
+				 0);
+	assert_int_equal(umn_fdinfo(a.fd, "ummunotify-holds"),
+			 first + words + unit);
+	/* A file that has many makes some at once. */
+	assert_int_equal(umn_watch(a.fd, (void *)PAGE, PAGE, i, 0, &w), 0);
+	assert_int_equal(umn_fdinfo(a.fd, "ummunotify-holds"),
+			 first + words + at_once + 2 * unit);
+	assert_int_equal(umn_fdinfo(a.fd, "ummunotify-user-holds"),
+			 of_user + first + words + at_once + 2 * unit);
+	assert_int_equal(umn_unregister(a.fd, 0), 0);
+	assert_int_equal(umn_fdinfo(a.fd, "ummunotify-holds"),
+			 first + words + at_once + 2 * unit);
+	for (i = 1; i <= words; i++)
+		assert_int_equal(umn_unregister(a.fd, i), 0);
+	/* 64 are kept. */
+	assert_int_equal(umn_fdinfo(a.fd, "ummunotify-holds"),
+			 first + 64 + 2 * unit);
+	umn_stop(&a);
+	umn_stop(&b);
+}
+
+/* What ends is given back, also by a file that has taken all there was. */
+static void what_ends_at_the_limit_is_given_back(void **state)
+{
+	static struct ummunotify_watch_ioctl w;
+	int i = 0, n;
+
+	(void)state;
+	assert_int_equal(umn_start(&b, 0), 0);
+	assert_int_equal(umn_start(&a, UMN_ALL), 0);
+	while (!umn_watch(a.fd, (void *)PAGE, PAGE, i, 0, &w))
+		i++;
+	assert_true(i > 100);
+	assert_int_equal(umn_register(b.fd, (void *)PAGE, PAGE, 1), -ENOSPC);
+	for (n = 0; n < i; n++)
+		assert_int_equal(umn_unregister(a.fd, n), 0);
+	assert_int_equal(umn_register(b.fd, (void *)PAGE, PAGE, 1), 0);
+	for (n = 0; n < i - 1; n++)
+		assert_int_equal(umn_watch(a.fd, (void *)PAGE, PAGE, n, 0, &w),
+				 0);
+	umn_stop(&a);
+	umn_stop(&b);
+}
+
+/* ---- users ------------------------------------------------------------------- */
+
+/* In children nothing can be asserted: they say what is wrong and return 1. */
+#define WANT(condition)                                                  \
+	do {                                                             \
+		if (!(condition)) {                                      \
+			fprintf(stderr, "%s:%d: wrong in a child: %s\n", \
+				__FILE__, __LINE__, #condition);         \
+			return 1;                                        \
+		}                                                        \
+	} while (0)
+
+/* The user fills what is its own, and then another finds its own free. */
+struct users {
+	uid_t uid;
+	int from[2]; /* a byte when it is full; it ends when this is closed */
+	int to[2];
+};
+
+static int become(uid_t uid)
+{
+	return setresgid(uid, uid, uid) || setresuid(uid, uid, uid) ? -errno
+								    : 0;
+}
+
+static int fill_as(void *argument)
+{
+	struct users *users = argument;
+	struct umn u, more;
+	char byte;
+
+	WANT(!become(users->uid));
+	WANT(!umn_start(&u, 0));
+	WANT(fill(&u, 0) > 0);
+	/* No more by another file, nor by a process of its own. */
+	WANT(umn_start(&more, 0) == -ENOSPC);
+	close(users->to[1]);
+	WANT(put_byte(users->from[1], 'x'));
+	get_byte(users->to[0], &byte);
+	return 0;
+}
+
+static int watch_as(void *argument)
+{
+	const uid_t *uid = argument;
+	struct umn u;
+
+	WANT(!become(*uid));
+	WANT(!umn_start(&u, 0));
+	WANT(!umn_register(u.fd, (void *)PAGE, PAGE, 1));
+	umn_stop(&u);
+	return 0;
+}
+
+static pid_t fill_in_child(struct users *users)
+{
+	pid_t child;
+	char byte;
+
+	assert_int_equal(pipe(users->from), 0);
+	assert_int_equal(pipe(users->to), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (!child)
+		_exit(fill_as(users));
+	close(users->from[1]);
+	assert_true(get_byte(users->from[0], &byte));
+	return child;
+}
+
+static void end_child(struct users *users, pid_t child)
+{
+	close(users->to[1]);
+	close(users->to[0]);
+	assert_int_equal(child_result(child), 0);
+	close(users->from[0]);
+}
+
+static void a_user_has_its_limit(void **state)
+{
+	struct users users = {.uid = 65534};
+	uid_t other = 65533;
+	pid_t child;
+
+	(void)state;
+	child = fill_in_child(&users);
+	assert_int_equal(in_child(watch_as, &other), 0);
+	assert_int_not_equal(in_child(watch_as, &users.uid), 0);
+	/* CAP_SYS_RESOURCE is above it. */
+	assert_int_equal(umn_start(&a, 0), 0);
+	assert_int_equal(umn_start(&b, 0), 0);
+	assert_int_equal(umn_register(a.fd, (void *)PAGE, PAGE, 1), 0);
+	umn_stop(&a);
+	umn_stop(&b);
+	end_child(&users, child);
+	/* What it held is free. */
+	assert_int_equal(in_child(watch_as, &users.uid), 0);
+}
+
+/* In a namespace of its own it is the same user, whoever it is there. */
+static int fill_and_leave(struct users *users)
+{
+	struct umn u, more;
+	char byte;
+
+	WANT(!become(users->uid));
+	WANT(!umn_start(&u, 0));
+	WANT(fill(&u, 0) > 0);
+	WANT(!unshare(CLONE_NEWUSER));
+	WANT(put_byte(users->from[1], 'x'));
+	WANT(get_byte(users->to[0], &byte));
+	WANT(!setresuid(1, 1, 1));
+	WANT(umn_start(&more, 0) == -ENOSPC);
+	return 0;
+}
+
+static void a_namespace_gives_no_more(void **state)
+{
+	static const char map[] = "0 65534 1\n1 100000 1\n";
+	struct users users = {.uid = 65534};
+	uid_t outside = 100000;
+	char path[64], byte;
+	pid_t child;
+	int fd;
+
+	(void)state;
+	if (access("/proc/self/ns/user", F_OK))
+		skip();
+	assert_int_equal(pipe(users.from), 0);
+	assert_int_equal(pipe(users.to), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (!child)
+		_exit(fill_and_leave(&users));
+	close(users.from[1]);
+	assert_true(get_byte(users.from[0], &byte));
+	/* That user has nothing to do with it elsewhere. */
+	assert_int_equal(in_child(watch_as, &outside), 0);
+	snprintf(path, sizeof(path), "/proc/%d/uid_map", child);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, map, strlen(map)), strlen(map));
+	close(fd);
+	assert_true(put_byte(users.to[1], 'x'));
+	assert_int_equal(child_result(child), 0);
+	close(users.from[0]);
+	close(users.to[0]);
+	close(users.to[1]);
+}
+
+static void some_is_left_for_root(void **state)
+{
+	const int left = FEW / 16;
+	struct users users = {.uid = 65534};
+	uid_t other = 65533;
+	pid_t child;
+
+	(void)state;
+	assert_int_equal(umn_start(&a, 0), 0);
+	child = fill_in_child(&users);
+	assert_int_not_equal(in_child(watch_as, &other), 0);
+	assert_int_equal(fill(&a, 0), left);
+	end_child(&users, child);
+	umn_stop(&a);
+}
+
+/* ---- files ------------------------------------------------------------------- */
+
+/* However many are opened, one address space has so many and no more. */
+static void an_address_space_has_so_many_files(void **state)
+{
+	enum { FILES = 32 };
+	struct umn u[FILES], more;
+	int i, round;
+	char *p;
+
+	(void)state;
+	for (round = 0; round < 3; round++) {
+		for (i = 0; i < FILES; i++)
+			assert_int_equal(umn_start(&u[i], UMN_ALL), 0);
+		assert_int_equal(umn_start(&more, 0), -ENOSPC);
+		umn_stop(&u[round]);
+		assert_int_equal(umn_start(&u[round], UMN_ALL), 0);
+		assert_int_equal(umn_start(&more, 0), -ENOSPC);
+		/* All of them are told. */
+		p = pages_map(1);
+		assert_non_null(p);
+		for (i = 0; i < FILES; i++)
+			assert_int_equal(umn_register(u[i].fd, p, PAGE, i), 0);
+		assert_int_equal(pages_unmap(p, 1), 0);
+		for (i = 0; i < FILES; i++) {
+			assert_int_equal(umn_counter(&u[i]), 1);
+			umn_stop(&u[i]);
+		}
+	}
 }
 
 /* The module stays while a file is open or one of its pages is mapped. */
@@ -324,7 +639,19 @@ int main(void)
 		cmocka_unit_test_setup_teardown(slots_do_not_leak, set_small,
 						set_defaults),
 		cmocka_unit_test_setup_teardown(all_files_share_a_limit,
-						set_small, set_defaults),
+						set_total, set_defaults),
+		cmocka_unit_test_teardown(everything_a_file_holds_counts,
+					  set_defaults),
+		cmocka_unit_test_setup_teardown(
+			what_ends_at_the_limit_is_given_back, set_total,
+			set_defaults),
+		cmocka_unit_test_setup_teardown(a_user_has_its_limit, set_user,
+						set_defaults),
+		cmocka_unit_test_setup_teardown(a_namespace_gives_no_more,
+						set_user, set_defaults),
+		cmocka_unit_test_setup_teardown(some_is_left_for_root, set_both,
+						set_defaults),
+		cmocka_unit_test(an_address_space_has_so_many_files),
 		cmocka_unit_test_setup_teardown(in_use_it_cannot_be_unloaded,
 						set_small, set_defaults),
 		cmocka_unit_test_setup_teardown(odd_limits_are_refused,

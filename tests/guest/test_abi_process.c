@@ -77,6 +77,8 @@ static int is_stale(int fd)
 		UMMUNOTIFY_WATCH,
 		UMMUNOTIFY_REARM,
 		UMMUNOTIFY_QUERY,
+		UMMUNOTIFY_ARM,
+		UMMUNOTIFY_ARM_MANY,
 		UMMUNOT_REGISTER_REGION,
 		UMMUNOT_UNREGISTER_REGION,
 	};
@@ -521,6 +523,60 @@ static void closed_by_a_child_while_reading(void **state)
 	finish(&s);
 }
 
+/* ---- signals ---------------------------------------------------------------- */
+
+static int child_takes_signals(const struct scene *s, int ready)
+{
+	const struct timespec limit = {.tv_sec = 60};
+	struct ummunotify_event e[1];
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGIO);
+	WANT(!sigprocmask(SIG_BLOCK, &set, NULL));
+	WANT(!fcntl(s->u.fd, F_SETOWN, getpid()));
+	WANT(put_byte(ready, 'x'));
+	WANT(sigtimedwait(&set, NULL, &limit) == SIGIO);
+	/* That something happened is all there is to be known. */
+	WANT(umn_read(s->u.fd, e, 1) == -ESTALE);
+	return 0;
+}
+
+/*
+ * Who is sent SIGIO belongs to the open file description, as for each file, and
+ * a driver is not asked: so whoever was given the descriptor may take it.
+ */
+static void the_receiver_of_sigio_is_the_files(void **state)
+{
+	struct scene s;
+	int ready[2];
+	pid_t child;
+	char byte;
+
+	(void)state;
+	begin(&s);
+	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+	assert_int_equal(fcntl(s.u.fd, F_SETOWN, getpid()), 0);
+	assert_int_equal(fcntl(s.u.fd, F_SETFL, O_NONBLOCK | O_ASYNC), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (!child)
+		_exit(child_takes_signals(&s, ready[1]));
+	close(ready[1]);
+	assert_true(get_byte(ready[0], &byte));
+	assert_int_equal(fcntl(s.u.fd, F_GETOWN), child);
+	assert_int_equal(pages_unmap(s.pages, 1), 0);
+	assert_int_equal(child_result(child), 0);
+	/* Nothing else is: the owner has its report. */
+	assert_int_equal(umn_counter(&s.u), 1);
+	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), 1);
+	/* And takes it back. */
+	assert_int_equal(fcntl(s.u.fd, F_SETOWN, getpid()), 0);
+	assert_int_equal(fcntl(s.u.fd, F_GETOWN), getpid());
+	close(ready[0]);
+	finish(&s);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -541,6 +597,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(exit_with_files_open),
 		cmocka_unit_test(killed_while_reading),
 		cmocka_unit_test(closed_by_a_child_while_reading),
+		cmocka_unit_test(the_receiver_of_sigio_is_the_files),
 	};
 
 	if (argc == 3 && !strcmp(argv[1], "--stale"))

@@ -12,10 +12,12 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -391,6 +393,79 @@ static void on_signal(int number)
 	(void)number;
 }
 
+/* A page that is not there until it is given: who writes to it waits. */
+static int missing_page(char **page)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register r = {.mode = UFFDIO_REGISTER_MODE_MISSING};
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	*page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	r.range.start = (uintptr_t)*page;
+	r.range.len = PAGE;
+	if (fd < 0 || *page == MAP_FAILED || ioctl(fd, UFFDIO_API, &api) ||
+	    ioctl(fd, UFFDIO_REGISTER, &r))
+		return -1;
+	return fd;
+}
+
+struct faulting {
+	_Atomic pid_t tid;
+	int fd;
+	char *page;
+	int got, error;
+};
+
+static void *read_to_missing(void *argument)
+{
+	struct faulting *f = argument;
+
+	f->tid = thread_id();
+	f->got = read(f->fd, f->page, 4 * EVENT);
+	f->error = errno;
+	return NULL;
+}
+
+/* One reader's memory is not there: the other does not wait for it. */
+static void a_reader_that_faults_delays_nobody(void **state)
+{
+	const struct sigaction action = {.sa_handler = on_signal};
+	struct uffdio_zeropage give = {.range.len = PAGE};
+	static struct faulting f;
+	struct ummunotify_event e[3];
+	pthread_t thread;
+	struct scene s;
+	int fd;
+
+	(void)state;
+	begin(&s, 1);
+	fd = missing_page(&f.page);
+	assert_true(fd >= 0);
+	hit_all(&s);
+	f.fd = s.u.fd;
+	assert_int_equal(pthread_create(&thread, NULL, read_to_missing, &f), 0);
+	while (!f.tid)
+		sched_yield();
+	assert_true(wait_blocked(f.tid, SYS_read));
+
+	assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);
+	alarm(10);
+	assert_int_equal(umn_read(s.u.fd, e, 3), 2);
+	alarm(0);
+	assert_int_equal(e[0].type, UMMUNOTIFY_EVENT_TYPE_INVAL);
+	expect_last(&e[1], 1);
+
+	give.range.start = (uintptr_t)f.page;
+	assert_int_equal(ioctl(fd, UFFDIO_ZEROPAGE, &give), 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(f.got, -1);
+	assert_int_equal(f.error, EAGAIN);
+	close(fd);
+	munmap(f.page, PAGE);
+	finish(&s);
+}
+
 static void a_signal_interrupts_a_reader(void **state)
 {
 	const struct sigaction action = {.sa_handler = on_signal};
@@ -468,6 +543,13 @@ static void *poll_once(void *argument)
 	return NULL;
 }
 
+/* What poll() calls, where there is no system call of that name. */
+#ifdef SYS_poll
+#define POLL SYS_poll
+#else
+#define POLL SYS_ppoll
+#endif
+
 static void munmap_wakes_poll(void **state)
 {
 	static struct poller p;
@@ -480,7 +562,7 @@ static void munmap_wakes_poll(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, poll_once, &p), 0);
 	while (!p.tid)
 		sched_yield();
-	assert_true(wait_blocked(p.tid, SYS_poll));
+	assert_true(wait_blocked(p.tid, POLL));
 	hit_all(&s);
 	pthread_join(thread, NULL);
 	assert_int_equal(p.events, POLLIN);
@@ -533,6 +615,7 @@ int main(void)
 		cmocka_unit_test(one_report_wakes_one_reader),
 		cmocka_unit_test(a_signal_interrupts_a_reader),
 		cmocka_unit_test(a_blocking_read_does_not_block_on_a_report),
+		cmocka_unit_test(a_reader_that_faults_delays_nobody),
 		cmocka_unit_test(poll_follows_the_list),
 		cmocka_unit_test(munmap_wakes_poll),
 		cmocka_unit_test(sigio),

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -248,7 +249,8 @@ static void the_word_tells_of_munmap(void **state)
 	finish(&s);
 }
 
-static void the_word_collects_kinds(void **state)
+/* Told once, it is out of everybody's way until it is armed again. */
+static void the_word_keeps_the_first_kind(void **state)
 {
 	struct scene s;
 
@@ -259,8 +261,8 @@ static void the_word_collects_kinds(void **state)
 			 s.watch.state | UMMUNOTIFY_KIND_CLEAR);
 	assert_int_equal(pages_unmap(s.page, 1), 0);
 	assert_int_equal(umn_word(&s.u, s.watch.slot),
-			 s.watch.state | UMMUNOTIFY_KIND_CLEAR |
-				 UMMUNOTIFY_KIND_UNMAP);
+			 s.watch.state | UMMUNOTIFY_KIND_CLEAR);
+	assert_int_equal(umn_counter(&s.u), 1);
 	finish(&s);
 }
 
@@ -384,6 +386,217 @@ static void rearm_takes_the_report_along(void **state)
 	assert_int_equal(pages_unmap(s.page, 1), 0);
 	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
 	assert_int_equal(KINDS_OF(e[0]), UMMUNOTIFY_KIND_UNMAP);
+	finish(&s);
+}
+
+/* An answer that cannot be given has armed nothing, and lost nothing. */
+static void rearm_with_an_unwritable_argument(void **state)
+{
+	struct ummunotify_rearm_ioctl *rearm;
+	struct ummunotify_event e[2];
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	rearm = (void *)pages_map(1);
+	assert_non_null(rearm);
+	rearm->user_cookie = COOKIE;
+	assert_int_equal(mprotect(rearm, PAGE, PROT_READ), 0);
+	assert_int_equal(ioctl(s.u.fd, UMMUNOTIFY_REARM, rearm), -1);
+	assert_int_equal(errno, EFAULT);
+	assert_true(clean(&s));
+	discard(&s);
+	assert_int_equal(ioctl(s.u.fd, UMMUNOTIFY_REARM, rearm), -1);
+	assert_int_equal(errno, EFAULT);
+	assert_int_equal(umn_word(&s.u, s.watch.slot),
+			 s.watch.state | UMMUNOTIFY_KIND_CLEAR);
+	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
+	assert_int_equal(e[0].user_cookie_counter, COOKIE);
+	pages_unmap(rearm, 1);
+	finish(&s);
+}
+
+/* Nor one that is not in the page tables yet. */
+static void rearm_with_an_argument_to_be_faulted_in(void **state)
+{
+	struct ummunotify_rearm_ioctl *rearm;
+	struct scene s;
+	int file;
+
+	(void)state;
+	begin(&s);
+	file = memfd_create("argument", MFD_CLOEXEC);
+	assert_true(file >= 0);
+	assert_int_equal(ftruncate(file, PAGE), 0);
+	assert_int_equal(pwrite(file, &(uint64_t){COOKIE}, 8, 0), 8);
+	rearm = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	assert_ptr_not_equal(rearm, MAP_FAILED);
+	assert_int_equal(ioctl(s.u.fd, UMMUNOTIFY_REARM, rearm), 0);
+	assert_true(umn_clean(&s.u, rearm->slot, rearm->state));
+	munmap(rearm, PAGE);
+	close(file);
+	finish(&s);
+}
+
+/* ---- ARM: anew, and elsewhere ---------------------------------------------- */
+
+static void arm_where_it_is(void **state)
+{
+	struct ummunotify_arm a;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	discard(&s);
+	a = umn_order(COOKIE, s.page, PAGE, 0);
+	assert_int_equal(umn_arm(s.u.fd, &a), 0);
+	assert_int_equal(a.slot, s.watch.slot);
+	assert_int_equal(a.memory, 0);
+	assert_true(umn_clean(&s.u, a.slot, a.state));
+	assert_false(clean(&s));
+	/* The report went with it. */
+	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), 0);
+	discard(&s);
+	assert_false(umn_clean(&s.u, a.slot, a.state));
+	assert_int_equal(umn_counter(&s.u), 2);
+	finish(&s);
+}
+
+static void arm_elsewhere(void **state)
+{
+	enum { OTHER = 7 };
+	struct ummunotify_event e[2];
+	struct ummunotify_arm a;
+	struct scene s;
+	char *p;
+
+	(void)state;
+	begin(&s);
+	p = pages_map(2);
+	assert_non_null(p);
+	a = umn_order(COOKIE, p, 2 * PAGE, UMMUNOTIFY_ARM_CACHEABLE);
+	a.new_cookie = OTHER;
+	assert_int_equal(umn_arm(s.u.fd, &a), 0);
+	assert_int_equal(a.slot, s.watch.slot);
+	assert_true(umn_clean(&s.u, a.slot, a.state));
+	/* Not where it was, nor by that cookie. */
+	discard(&s);
+	assert_true(umn_clean(&s.u, a.slot, a.state));
+	assert_int_equal(umn_counter(&s.u), 0);
+	assert_int_equal(umn_unregister(s.u.fd, COOKIE), -EINVAL);
+	assert_int_equal(pages_unmap(p + PAGE, 1), 0);
+	assert_false(umn_clean(&s.u, a.slot, a.state));
+	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
+	assert_int_equal(e[0].user_cookie_counter, OTHER);
+	assert_int_equal(e[0].hint_start, (uintptr_t)p + PAGE);
+	assert_int_equal(umn_fdinfo(s.u.fd, "ummunotify-watches"), 1);
+	assert_int_equal(umn_unregister(s.u.fd, OTHER), 0);
+	pages_unmap(p, 1);
+	finish(&s);
+}
+
+static int arm_changed(struct scene *s, size_t offset, uint64_t value,
+		       size_t size)
+{
+	struct ummunotify_arm a = umn_order(COOKIE, s->page, PAGE, 0);
+
+	memcpy((char *)&a + offset, &value, size);
+	return umn_arm(s->u.fd, &a);
+}
+
+#define CHANGED(s, field, value)                                      \
+	arm_changed(s, offsetof(struct ummunotify_arm, field), value, \
+		    sizeof(((struct ummunotify_arm *)NULL)->field))
+
+/* What fails has changed nothing: neither the word nor the pending report. */
+static void errors_of_arm(void **state)
+{
+	struct ummunotify_arm a;
+	struct scene s;
+	unsigned int bit;
+
+	(void)state;
+	begin(&s);
+	discard(&s);
+	assert_int_equal(umn_register(s.u.fd, s.page, PAGE, 2), 0);
+	for (bit = 1; bit < 32; bit++)
+		assert_int_equal(CHANGED(&s, flags, 1u << bit), -EINVAL);
+	for (bit = 0; bit < 64; bit++)
+		assert_int_equal(CHANGED(&s, reserved, 1ull << bit), -EINVAL);
+	assert_int_equal(CHANGED(&s, size, 0), -EINVAL);
+	assert_int_equal(CHANGED(&s, size, sizeof(a) - 1), -EINVAL);
+	assert_int_equal(CHANGED(&s, size, PAGE + 1), -E2BIG);
+	assert_int_equal(CHANGED(&s, user_cookie, 3), -ENOENT);
+	assert_int_equal(CHANGED(&s, user_cookie, 2), -EINVAL);
+	assert_int_equal(CHANGED(&s, new_cookie, 2), -EEXIST);
+	assert_int_equal(CHANGED(&s, end, (uintptr_t)s.page), -EINVAL);
+	assert_int_equal(CHANGED(&s, end, 0), -EINVAL);
+	a = umn_order(COOKIE, (void *)PAGE, PAGE, UMMUNOTIFY_ARM_CACHEABLE);
+	assert_int_equal(umn_arm(s.u.fd, &a), -EOPNOTSUPP);
+	assert_int_equal(a.memory, UMMUNOTIFY_MEMORY_HOLE);
+	assert_int_equal(ioctl(s.u.fd, UMMUNOTIFY_ARM, NULL), -1);
+	assert_int_equal(errno, EFAULT);
+
+	assert_int_equal(umn_word(&s.u, s.watch.slot),
+			 s.watch.state | UMMUNOTIFY_KIND_CLEAR);
+	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), 1);
+	assert_int_equal(
+		umn_rearm(s.u.fd, COOKIE, &(struct ummunotify_rearm_ioctl){0}),
+		0);
+	finish(&s);
+}
+
+/* What a newer program says with more of it is heard if it says nothing new. */
+static void a_longer_order(void **state)
+{
+	struct {
+		struct ummunotify_arm arm;
+		uint64_t more;
+	} longer = {.more = 1};
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	longer.arm = umn_order(COOKIE, s.page, PAGE, 0);
+	longer.arm.size = sizeof(longer);
+	assert_int_equal(umn_arm(s.u.fd, &longer.arm), -E2BIG);
+	assert_true(clean(&s));
+	longer.more = 0;
+	assert_int_equal(umn_arm(s.u.fd, &longer.arm), 0);
+	assert_true(umn_clean(&s.u, longer.arm.slot, longer.arm.state));
+	finish(&s);
+}
+
+static void arm_many(void **state)
+{
+	enum { COUNT = 300, BAD = 100 };
+	static struct ummunotify_arm a[COUNT + 1];
+	struct ummunotify_watch_ioctl w;
+	struct scene s;
+	int i;
+
+	(void)state;
+	begin(&s);
+	for (i = 0; i < COUNT; i++) {
+		assert_int_equal(umn_watch(s.u.fd, s.page, PAGE, i, 0, &w), 0);
+		a[i] = umn_order(i, s.page, PAGE, 0);
+	}
+	discard(&s);
+	assert_int_equal(umn_unregister(s.u.fd, BAD), 0);
+	assert_int_equal(umn_arm_many(s.u.fd, a, COUNT), COUNT);
+	for (i = 0; i < COUNT; i++) {
+		assert_int_equal(a[i].error, i == BAD ? -ENOENT : 0);
+		if (i != BAD)
+			assert_true(umn_clean(&s.u, a[i].slot, a[i].state));
+	}
+	discard(&s);
+	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), COUNT);
+
+	assert_int_equal(umn_arm_many(s.u.fd, NULL, 0), 0);
+	assert_int_equal(umn_arm_many(s.u.fd, NULL, 1), -EFAULT);
+	a[1].size = 0;
+	assert_int_equal(umn_arm_many(s.u.fd, a, 2), -EINVAL);
+	assert_true(umn_clean(&s.u, a[0].slot, a[0].state));
 	finish(&s);
 }
 
@@ -591,13 +804,20 @@ int main(void)
 		cmocka_unit_test(watch_with_an_unwritable_argument),
 		cmocka_unit_test(errors_of_rearm),
 		cmocka_unit_test(the_word_tells_of_munmap),
-		cmocka_unit_test(the_word_collects_kinds),
+		cmocka_unit_test(the_word_keeps_the_first_kind),
 		cmocka_unit_test(other_memory_leaves_the_word_alone),
 		cmocka_unit_test(one_report_until_armed_again),
 		cmocka_unit_test(a_told_watch_beside_an_armed_one),
 		cmocka_unit_test(rearm_of_a_clean_watch),
 		cmocka_unit_test(rearm_of_a_dirty_watch),
 		cmocka_unit_test(rearm_takes_the_report_along),
+		cmocka_unit_test(rearm_with_an_unwritable_argument),
+		cmocka_unit_test(rearm_with_an_argument_to_be_faulted_in),
+		cmocka_unit_test(arm_where_it_is),
+		cmocka_unit_test(arm_elsewhere),
+		cmocka_unit_test(errors_of_arm),
+		cmocka_unit_test(a_longer_order),
+		cmocka_unit_test(arm_many),
 		cmocka_unit_test(unregister_frees_the_slot),
 		cmocka_unit_test(a_slot_used_again_has_another_state),
 		cmocka_unit_test(a_watch_made_anew_knows_no_earlier_hits),

@@ -147,11 +147,11 @@ static void with_everything_all_is_well(void **state)
 	assert_status(&e, 0);
 	MRCACHE(&e, "run", "--verbose", "true");
 	assert_status(&e, 0);
-	assert_err(&e, "/true: cached with ummunotify; ");
+	assert_err(&e, "/true: ummunotify ready, but not for remote access");
 	MRCACHE(&e, "run", "--remote", "--verbose", "true");
-	assert_err(&e, "remote access too");
-	MRCACHE(&e, "run", "true");
-	assert_string_equal(e.err, "");
+	assert_err(&e, "/true: ummunotify ready, remote access included");
+	/* It never says "cached" of what may register nothing. */
+	assert_null(strstr(e.err, "cached"));
 }
 
 static int restore_mode(void **state)
@@ -289,14 +289,14 @@ static void programs_with_privileges(void **state)
 	copy_of_true(name);
 	MRCACHE_AS(&e, &nobody, "run", name);
 	assert_status(&e, 0);
-	assert_string_equal(e.err, "");
+	assert_null(strstr(e.err, "LD_PRELOAD"));
 	assert_int_equal(chmod(name, 04755), 0);
 	MRCACHE_AS(&e, &nobody, "run", name);
 	assert_status(&e, 0);
 	assert_err(&e, "is set-uid or set-gid, and so LD_PRELOAD is ignored");
 	/* It is root's own. */
 	MRCACHE(&e, "run", name);
-	assert_string_equal(e.err, "");
+	assert_null(strstr(e.err, "LD_PRELOAD"));
 	assert_int_equal(chmod(name, 0755), 0);
 	assert_int_equal(setxattr(name, "security.capability", &capabilities,
 				  XATTR_CAPS_SZ_2, 0),
@@ -305,6 +305,110 @@ static void programs_with_privileges(void **state)
 	assert_status(&e, 0);
 	assert_err(&e, "has file capabilities");
 	unlink(name);
+}
+
+/* Stacks' variables, as a program finds them. */
+#define SHOW "sh", "-c", "env | grep -E '^(MRCACHE_GUARD|UCX_|FI_|OMPI_|MV)'"
+
+static void is_set(const char *name, bool wanted)
+{
+	if (!strstr(e.out, name) != !wanted)
+		print_error("%s: not as it should be in\n%s%s", name, e.out,
+			    e.err);
+	assert_int_equal(strstr(e.out, name) != NULL, wanted);
+}
+
+static void stacks_are(bool ucx_off, bool fabric_off, const char *words)
+{
+	is_set("UCX_RCACHE_ENABLE=n\n", ucx_off);
+	is_set("UCX_IB_REG_METHODS=direct\n", ucx_off);
+	is_set("FI_MR_CACHE_MAX_COUNT=0\n", fabric_off);
+	is_set("OMPI_MCA_mpi_leave_pinned=0\n", true);
+	assert_err(&e, words);
+}
+
+static void stacks_are_guarded_or_off(void **state)
+{
+	static const char all_off[] =
+		"stack caches: UCX, libfabric, Open MPI, MVAPICH, MPICH off\n";
+
+	(void)state;
+	MRCACHE(&e, "run", "-v", SHOW);
+	stacks_are(false, false,
+		   "stack caches: UCX, libfabric guarded; Open MPI, MVAPICH, "
+		   "MPICH off\n");
+	is_set("MRCACHE_GUARD", false);
+	setenv("MRCACHE_GUARD", "libfabric", 1);
+	MRCACHE(&e, "run", "-v", SHOW);
+	stacks_are(true, false,
+		   "stack caches: libfabric guarded; UCX, Open MPI, MVAPICH, "
+		   "MPICH off\n");
+	setenv("MRCACHE_GUARD", "0", 1);
+	MRCACHE(&e, "run", "-v", SHOW);
+	stacks_are(true, true, all_off);
+	/* An option comes before the environment. */
+	MRCACHE(&e, "run", "-v", "--stack-caches=guard", SHOW);
+	stacks_are(false, false, "UCX, libfabric guarded");
+	is_set("MRCACHE_GUARD=1\n", true);
+	unsetenv("MRCACHE_GUARD");
+
+	/* Guards need state words, and a program that they can be in. */
+	MRCACHE(&e, "run", "-v", "-m", "ummunotify-2010", SHOW);
+	stacks_are(true, true, all_off);
+	assert_err(&e, "sh: ummunotify-2010 ready");
+	MRCACHE(&e, "run", "-v", "-m", "none", SHOW);
+	stacks_are(true, true, all_off);
+	assert_err(&e, "MRCACHE_MONITOR=none: nothing is cached; stack");
+	setenv("MRCACHE_REMOTE", "perhaps", 1);
+	MRCACHE(&e, "run", "-v", SHOW);
+	unsetenv("MRCACHE_REMOTE");
+	stacks_are(true, true, all_off);
+	if (!access("/bin/busybox", X_OK)) {
+		MRCACHE(&e, "run", "-v", "/bin/busybox", SHOW);
+		stacks_are(true, true, all_off);
+		assert_err(&e, "is statically linked, and so LD_PRELOAD has no "
+			       "effect: nothing is cached; stack");
+	}
+	MRCACHE(&e, "run", "-v", "-coff", SHOW);
+	stacks_are(true, true, all_off);
+	assert_err(&e, "sh: ummunotify ready");
+
+	/* Open MPI would bring a monitor in spite of that. */
+	setenv("FI_MR_CACHE_MONITOR", "disabled", 1);
+	MRCACHE(&e, "run", "-v", SHOW);
+	unsetenv("FI_MR_CACHE_MONITOR");
+	stacks_are(false, true,
+		   "stack caches: UCX guarded; libfabric, Open MPI, MVAPICH, "
+		   "MPICH off\n");
+
+	/* What the user set decides, and is told. */
+	setenv("UCX_MEM_EVENTS", "n", 1);
+	MRCACHE(&e, "run", SHOW);
+	unsetenv("UCX_MEM_EVENTS");
+	stacks_are(false, false, "UCX off (UCX_MEM_EVENTS=n)\n");
+	assert_err(&e, "stack caches: ");
+}
+
+static void a_doctor_knows_stacks(void **state)
+{
+	char directory[] = "/tmp/mrcache-stacks.XXXXXX", path[64];
+
+	(void)state;
+	assert_non_null(mkdtemp(directory));
+	snprintf(path, sizeof(path), "%s/libucp.so.0", directory);
+	close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+	setenv("LD_LIBRARY_PATH", directory, 1);
+	MRCACHE(&e, "doctor");
+	unsetenv("LD_LIBRARY_PATH");
+	unlink(path);
+	rmdir(directory);
+	assert_out(&e, "warn  stacks    UCX would be guarded, but cannot be "
+		       "asked for its version");
+	/* The real ones, if they are there. */
+	MRCACHE(&e, "doctor");
+	if (!access("/usr/lib/x86_64-linux-gnu/libucp.so.0", F_OK))
+		assert_out(&e, "its cache would be guarded");
+	assert_null(strstr(e.out, "cannot be asked"));
 }
 
 /* --- stat ------------------------------------------------------------------------ */
@@ -445,6 +549,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(with_little_memlock),
 		cmocka_unit_test(without_rdma),
 		cmocka_unit_test(programs_with_privileges),
+		cmocka_unit_test(stacks_are_guarded_or_off),
+		cmocka_unit_test(a_doctor_knows_stacks),
 		cmocka_unit_test(counters_of_a_running_process),
 		cmocka_unit_test(what_a_killed_process_leaves),
 		cmocka_unit_test(remote_access_if_allowed),

@@ -150,7 +150,7 @@ static void filtered(void **state)
 	umn_stop(&v.umn);
 }
 
-/* The contract of 2010: every kind is reported, the watch stays armed. */
+/* Without the filter, as in 2010: every kind is reported, the watch stays armed. */
 static void unfiltered(void **state)
 {
 	const struct memop *op = *state;
@@ -160,7 +160,7 @@ static void unfiltered(void **state)
 	uint64_t before, last = 0;
 	int round;
 
-	assert_int_equal(umn_start(&u, 0), 0);
+	assert_int_equal(umn_start(&u, UMN_NONE), 0);
 	make(&b, op, SIZE);
 	assert_int_equal(umn_register(u.fd, b.addr, b.size, COOKIE), 0);
 	for (round = 1; round <= ROUNDS; round++) {

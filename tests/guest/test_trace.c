@@ -45,7 +45,7 @@ static void every_tracepoint_fires(void **state)
 	struct ummunotify_watch_ioctl watch;
 	struct ummunotify_rearm_ioctl rearm;
 	char cookie[32], range[64], page[64];
-	unsigned long start;
+	size_t start;
 	struct umn u;
 	char *pages;
 
@@ -56,11 +56,11 @@ static void every_tracepoint_fires(void **state)
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
 	pages = pages_map(3);
 	assert_non_null(pages);
-	start = (unsigned long)pages;
+	start = (size_t)pages;
 	snprintf(cookie, sizeof(cookie), "cookie=0x%x", COOKIE);
-	snprintf(range, sizeof(range), "range=0x%lx-0x%lx", start,
+	snprintf(range, sizeof(range), "range=%#zx-%#zx", start,
 		 start + 3 * PAGE - 1);
-	snprintf(page, sizeof(page), "range=0x%lx-0x%lx", start + PAGE,
+	snprintf(page, sizeof(page), "range=%#zx-%#zx", start + PAGE,
 		 start + 2 * PAGE - 1);
 
 	assert_int_equal(umn_watch(u.fd, pages, 3 * PAGE, COOKIE, 0, &watch),

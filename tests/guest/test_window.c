@@ -34,7 +34,11 @@
 #define WANTED	 3   /* conclusive rounds */
 #define ATTEMPTS 100 /* at most, to get them */
 
-enum cookie { FIRST = 1, LAST, OUTSIDE, INSIDE };
+enum cookie { FIRST = 1, LAST, OUTSIDE, INSIDE, MANY };
+
+/* A walk over so many lets go of the lock again and again. */
+#define CROWD  50000
+#define ORDERS 1000 /* of them are armed in one call */
 
 /* What is done to the large range, and by whom. */
 enum operation { DISCARD, UNMAP, PUNCH };
@@ -236,8 +240,7 @@ static void prepare(struct scene *s)
 	if (s->job->operation == UNMAP && s->rounds)
 		assert_int_equal(map_range(s), 0);
 	s->rounds++;
-	assert_int_equal(
-		madvise(s->job->base, s->job->bytes, MADV_POPULATE_WRITE), 0);
+	assert_int_equal(pages_populate(s->job->base, s->job->bytes), 0);
 	assert_int_equal(umn_drain(s->u.fd, NULL, 0, NULL), 0);
 	assert_int_equal(
 		umn_watch(s->u.fd, s->job->base, PAGE, FIRST, 0, &s->first), 0);
@@ -417,6 +420,115 @@ static void a_short_one_inside_counts_once(void **state)
 	assert_int_equal(tear_down(&s), 0);
 }
 
+/* ---- long walks ---------------------------------------------------------- */
+
+/* CROWD watches on the last page, which come after the first in a walk. */
+static void crowd(struct scene *s)
+{
+	struct ummunotify_watch_ioctl w;
+	int i;
+
+	for (i = 0; i < CROWD; i++)
+		assert_int_equal(
+			umn_watch(s->u.fd, last_page(s), PAGE, MANY + i, 0, &w),
+			0);
+}
+
+static void arm_crowd(struct scene *s)
+{
+	static struct ummunotify_arm orders[ORDERS];
+	int i, j;
+
+	for (i = 0; i < CROWD; i += ORDERS) {
+		for (j = 0; j < ORDERS; j++)
+			orders[j] =
+				umn_order(MANY + i + j, last_page(s), PAGE, 0);
+		assert_int_equal(umn_arm_many(s->u.fd, orders, ORDERS), ORDERS);
+	}
+}
+
+static long pending(struct scene *s)
+{
+	return umn_fdinfo(s->u.fd, "ummunotify-pending");
+}
+
+/*
+ * While one invalidation goes over many watches others get the lock: they see
+ * that some were hit and others not yet. And whoever's own invalidation hits
+ * what was told so sees the counter moved when it returns.
+ */
+static void a_long_walk_lets_go(void **state)
+{
+	static const struct variant variant = {DISCARD, WATCH};
+	struct scene s;
+	bool seen = false, early = false;
+	int attempts, done;
+	uint64_t before;
+	long now, partly;
+
+	(void)state;
+	assert_int_equal(set_up(&s, &variant), 0);
+	crowd(&s);
+	/* Either can be seen only if the lock is let go of: once will do. */
+	for (attempts = 0; !(seen && early) && attempts < ATTEMPTS;
+	     attempts++) {
+		done = s.job->done;
+		arm_crowd(&s);
+		prepare(&s);
+		before = umn_counter(&s.u);
+		wait_for_start(&s, done);
+		partly = pending(&s);
+		seen |= partly > 0 && partly < CROWD + 1;
+
+		assert_int_equal(madvise(s.job->base, PAGE, MADV_DONTNEED), 0);
+		now = pending(&s);
+		assert_true(umn_counter(&s.u) > before);
+		early |= now < CROWD + 1;
+
+		while (s.job->done == done)
+			sched_yield();
+		assert_int_equal(pending(&s), CROWD + 1);
+		assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), CROWD + 1);
+		assert_int_equal(umn_unregister(s.u.fd, FIRST), 0);
+	}
+	print_message("# %d attempts\n", attempts);
+	assert_true(seen);
+	assert_true(early);
+	assert_int_equal(tear_down(&s), 0);
+}
+
+/* What is armed while a walk goes on, behind it, is hit when the call ends. */
+static void armed_behind_a_long_walk(void **state)
+{
+	static const struct variant variant = {DISCARD, WATCH};
+	struct ummunotify_rearm_ioctl r;
+	struct scene s;
+	int hits = 0, attempts, done;
+	bool conclusive;
+
+	(void)state;
+	assert_int_equal(set_up(&s, &variant), 0);
+	crowd(&s);
+	for (attempts = 0; hits < WANTED && attempts < ATTEMPTS; attempts++) {
+		done = s.job->done;
+		arm_crowd(&s);
+		prepare(&s);
+		wait_for_start(&s, done);
+		assert_int_equal(umn_rearm(s.u.fd, FIRST, &r), 0);
+		conclusive = last_page_present(&s);
+		while (s.job->done == done)
+			sched_yield();
+		if (conclusive)
+			assert_int_equal(umn_word(&s.u, r.slot),
+					 r.state | UMMUNOTIFY_KIND_CLEAR);
+		assert_true(umn_drain(s.u.fd, NULL, 0, NULL) >= CROWD);
+		assert_int_equal(umn_unregister(s.u.fd, FIRST), 0);
+		hits += conclusive;
+	}
+	assert_int_equal(hits, WANTED);
+	assert_int_equal(tear_down(&s), 0);
+}
+
 /* With nothing under way, what is armed stays clean. */
 static void armed_outside_any_window(void **state)
 {
@@ -475,6 +587,8 @@ int main(void)
 		VARIANT(PUNCH, REGISTER),
 		VARIANT(PUNCH, READ),
 		cmocka_unit_test(a_short_one_inside_counts_once),
+		cmocka_unit_test(a_long_walk_lets_go),
+		cmocka_unit_test(armed_behind_a_long_walk),
 		cmocka_unit_test(armed_outside_any_window),
 	};
 

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 
 #include <cmocka.h>
 
@@ -73,12 +74,27 @@ static size_t naive_wrong(const struct memop *op)
 	return sum;
 }
 
+/*
+ * Before Linux 5.12 a huge page that is pinned is shared by fork() as others are,
+ * and the first to write gets another one: the parent.
+ */
+static bool parts_late(const struct memop *op)
+{
+	struct utsname system;
+	int major = 0, minor = 0;
+
+	assert_int_equal(uname(&system), 0);
+	assert_int_equal(sscanf(system.release, "%d.%d", &major, &minor), 2);
+	return !strcmp(op->name, "hugetlb fork alive") &&
+	       (major < 5 || (major == 5 && minor < 12));
+}
+
 static void naive(void **state)
 {
 	const struct memop *op = *state;
 	size_t wrong = naive_wrong(op);
 
-	if (op->stale)
+	if (op->stale || parts_late(op))
 		assert_true(wrong >= ROUNDS - 1);
 	else
 		assert_int_equal(wrong, 0);

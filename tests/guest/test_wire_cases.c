@@ -24,11 +24,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "support.h"
 #include "umn.h"
 #include "wire.h"
 
 #define SIZE	  MEMOP_MIN_SIZE
-#define PAGE_SIZE ((size_t)4096)
+#define PAGE_SIZE ((size_t)sysconf(_SC_PAGESIZE))
 
 /* Set up before each test: the connection, a cache, memory to operate on. */
 static struct rdma wire;
@@ -93,6 +94,17 @@ static struct ibv_mr *get(void)
 static void put(struct ibv_mr *mr)
 {
 	assert_int_equal(mrcache_dereg_mr(cache, mr), 0);
+}
+
+/*
+ * Registrations but those that were made again: to pin memory for long the kernel
+ * may move it, out of a movable zone or CMA, which an arm64 kernel has by default.
+ */
+static uint64_t registered(struct mrcache *of)
+{
+	struct mrcache_stats stats = wire_stats(of);
+
+	return stats.registrations - stats.repins;
 }
 
 static void assert_right_of(struct ibv_mr *mr, void *addr, size_t size)
@@ -237,8 +249,8 @@ static void two_caches_are_independent(void **state)
 		assert_false(mrcache_valid(other, others));
 		assert_int_equal(mrcache_dereg_mr(other, others), 0);
 	}
-	assert_int_equal(wire_stats(cache).registrations, 3);
-	assert_int_equal(wire_stats(other).registrations, 3);
+	assert_int_equal(registered(cache), 3);
+	assert_int_equal(registered(other), 3);
 	assert_int_equal(mrcache_close(other), 0);
 }
 
@@ -392,7 +404,9 @@ static int register_beyond_the_limit(void)
 		if (!plain[i])
 			break;
 	}
-	REQUIRE(i == held && errno == ENOMEM);
+	REQUIRE(errno == ENOMEM);
+	/* rxe of before 5.12 may keep what it did not get an answer about. */
+	REQUIRE(i == held || (kernel_is_before(5, 12) && i < held));
 	while (i--)
 		REQUIRE(!mrcache_dereg_mr(cache, plain[i]));
 	REQUIRE(!mrcache_close(cache));
@@ -629,7 +643,7 @@ static void part_of_a_larger_registration(void **state)
 	part = get_of(inside, 1000);
 	assert_non_null(part);
 	assert_right_of(part, inside, 1000);
-	assert_int_equal(wire_stats(cache).registrations, 1);
+	assert_int_equal(registered(cache), 1);
 	assert_int_equal(wire_stats(cache).hits, 1);
 	put(part);
 
@@ -660,19 +674,28 @@ static int set_up_reaper(void **state)
 	return open_cache(&attr);
 }
 
-static void the_reaper_deregisters_by_itself(void **state)
+/* Until one has ended that was not registered again at once. */
+static void await_end(void)
 {
 	struct timespec nap = {.tv_nsec = 10 * 1000 * 1000};
-	int i;
+	struct mrcache_stats stats = wire_stats(cache);
 
+	for (int i = 0; i < 2000 && stats.deregistrations == stats.repins;
+	     i++) {
+		nanosleep(&nap, NULL);
+		stats = wire_stats(cache);
+	}
+	assert_int_equal(stats.deregistrations, stats.repins + 1);
+	assert_int_equal(stats.cached, 0);
+}
+
+static void the_reaper_deregisters_by_itself(void **state)
+{
 	(void)state;
 	put(get());
 	assert_int_equal(wire_stats(cache).cached, 1);
 	operate();
-	for (i = 0; i < 2000 && !wire_stats(cache).deregistrations; i++)
-		nanosleep(&nap, NULL);
-	assert_int_equal(wire_stats(cache).deregistrations, 1);
-	assert_int_equal(wire_stats(cache).cached, 0);
+	await_end();
 }
 
 static int set_up_linger(void **state)
@@ -688,18 +711,14 @@ static int set_up_linger(void **state)
 
 static void a_remote_key_lingers_and_ends(void **state)
 {
-	struct timespec nap = {.tv_nsec = 10 * 1000 * 1000};
 	struct ibv_mr *mr = get(), *again = get(), old = *mr;
-	int i;
 
 	(void)state;
 	assert_ptr_equal(again, mr);
 	assert_right(mr);
 	put(mr);
 	put(again);
-	for (i = 0; i < 2000 && !wire_stats(cache).deregistrations; i++)
-		nanosleep(&nap, NULL);
-	assert_int_equal(wire_stats(cache).deregistrations, 1);
+	await_end();
 	print_message("# the next transfer is to fail\n");
 	assert_int_not_equal(
 		rdma_peer_reads(&wire, &old, buffer.addr, PAGE_SIZE), 0);

@@ -99,6 +99,67 @@ int umn_rearm(int fd, uint64_t cookie, struct ummunotify_rearm_ioctl *rearm)
 	return control(fd, UMMUNOTIFY_REARM, rearm);
 }
 
+struct ummunotify_arm umn_order(uint64_t cookie, const void *start,
+				size_t length, uint32_t flags)
+{
+	struct ummunotify_arm arm;
+
+	memset(&arm, POISON, sizeof(arm));
+	arm.size = sizeof(arm);
+	arm.flags = flags;
+	arm.user_cookie = arm.new_cookie = cookie;
+	arm.start = (uintptr_t)start;
+	arm.end = (uintptr_t)start + length;
+	arm.reserved = 0;
+	return arm;
+}
+
+int umn_arm(int fd, struct ummunotify_arm *arm)
+{
+	return control(fd, UMMUNOTIFY_ARM, arm);
+}
+
+int umn_arm_many(int fd, struct ummunotify_arm *arms, uint32_t count)
+{
+	struct ummunotify_arm_many many = {
+		.size = sizeof(many),
+		.arms = (uintptr_t)arms,
+		.count = count,
+	};
+	int ret = control(fd, UMMUNOTIFY_ARM_MANY, &many);
+
+	return ret ? ret : (int)many.done;
+}
+
+struct ummunotify_fingerprint umn_fingerprint_of(uint64_t cookie,
+						 uint32_t flags, uint32_t state,
+						 uint64_t fingerprint)
+{
+	struct ummunotify_fingerprint print;
+
+	memset(&print, POISON, sizeof(print));
+	print.size = sizeof(print);
+	print.flags = flags;
+	print.user_cookie = cookie;
+	print.state = state;
+	print.fingerprint = fingerprint;
+	print.reserved = 0;
+	return print;
+}
+
+int umn_fingerprint(int fd, struct ummunotify_fingerprint *prints,
+		    uint32_t count)
+{
+	struct ummunotify_fingerprints all = {
+		.size = sizeof(all),
+		.fingerprints = (uintptr_t)prints,
+		.count = count,
+	};
+	int ret = control(fd, UMMUNOTIFY_FINGERPRINT, &all);
+
+	return ret ? ret : (int)all.done;
+}
+
 int umn_read(int fd, struct ummunotify_event *events, size_t max)
 {
 	ssize_t got;

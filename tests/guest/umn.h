@@ -19,7 +19,8 @@
 #define UMN_FILTER UMMUNOTIFY_FEATURE_FILTER
 #define UMN_KIND   UMMUNOTIFY_FEATURE_KIND
 #define UMN_STATE  UMMUNOTIFY_FEATURE_STATE
-#define UMN_ALL	   (UMN_FILTER | UMN_KIND | UMN_STATE)
+#define UMN_PAGES  UMMUNOTIFY_FEATURE_FINGERPRINT
+#define UMN_ALL	   (UMN_FILTER | UMN_KIND | UMN_STATE | UMN_PAGES)
 
 /* What umn_start() sets up; `states` is NULL without FEATURE_STATE. */
 struct umn {
@@ -28,6 +29,9 @@ struct umn {
 	const uint32_t *states;
 	size_t state_bytes;
 };
+
+/* For umn_start(): does negotiate, and wants no feature. */
+#define UMN_NONE UMMUNOTIFY_FEATURES_MAGIC
 
 /*
  * Opens the device O_NONBLOCK, negotiates `features` (0: does not negotiate at
@@ -52,6 +56,22 @@ int umn_ummunot_unregister(int fd, uint64_t cookie);
 int umn_watch(int fd, const void *start, size_t length, uint64_t cookie,
 	      uint32_t flags, struct ummunotify_watch_ioctl *watch);
 int umn_rearm(int fd, uint64_t cookie, struct ummunotify_rearm_ioctl *rearm);
+
+/* An order to arm `cookie` where it is to be, its answers poisoned. */
+struct ummunotify_arm umn_order(uint64_t cookie, const void *start,
+				size_t length, uint32_t flags);
+int umn_arm(int fd, struct ummunotify_arm *arm);
+
+/* How many were dealt with, or -errno. */
+int umn_arm_many(int fd, struct ummunotify_arm *arms, uint32_t count);
+
+/* An order to take a fingerprint, or with VERIFY to compare one. */
+struct ummunotify_fingerprint umn_fingerprint_of(uint64_t cookie,
+						 uint32_t flags, uint32_t state,
+						 uint64_t fingerprint);
+/* How many were dealt with, or -errno. */
+int umn_fingerprint(int fd, struct ummunotify_fingerprint *prints,
+		    uint32_t count);
 
 /* One read() of at most `max` events: how many came, or -errno. */
 int umn_read(int fd, struct ummunotify_event *events, size_t max);

@@ -34,6 +34,8 @@ void wire_attr(struct mrcache_attr *attr, const char *monitor)
 	mrcache_attr_init(attr);
 	attr->monitor = monitor;
 	attr->remote = true;
+	/* What the kernel tells is tested, not what is released before a fork. */
+	attr->fork_release = UINT64_MAX;
 }
 
 struct mrcache *wire_cache(const char *monitor)
@@ -49,7 +51,7 @@ struct mrcache_stats wire_stats(struct mrcache *cache)
 	struct mrcache_stats stats;
 
 	memset(&stats, 0xff, sizeof(stats));
-	mrcache_stats(cache, &stats, sizeof(stats));
+	mrcache_get_stats(cache, &stats, sizeof(stats));
 	return stats;
 }
 

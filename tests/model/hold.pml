@@ -4,20 +4,24 @@
  * flush). A thread's count reaches the others late: `mine` is what the thread
  * wrote, `seen` what memory holds, and a flush may happen at any time (total
  * store order). The heavy fence, membarrier(), flushes all threads.
- * Thread 0 may hand its hold to thread 1, which gives it back for it.
+ * Thread 0 may hand a hold to thread 1, which gives it back for it.
+ * The doomer may also put aside what it dooms, and have the fence without the
+ * lock before it adds up; until then nobody else does.
  *
  * Checked: not released while anybody uses it; never twice; released in the
  * end.
  *
  * Broken variants, each of which must fail: -DNO_HEAVY (the doomer's fence is
  * its own only), -DNO_RECHECK (a hold is believed without a look at life),
- * -DNO_FINISH (the last one to give back does not look at life).
+ * -DNO_FINISH (the last one to give back does not look at life), -DEAGER (who
+ * gives back adds up what is aside).
  */
 #define THREADS 2
 
 bool dead;	 /* life */
 bool lock;
 bool doomed;	 /* state MR_DOOMED */
+bool aside;	 /* and no fence yet */
 byte released;
 short handed;
 short mine[THREADS];
@@ -50,7 +54,14 @@ inline finish(me, sum)
 {
 	acquire();
 	seen[me] = mine[me];
+#ifndef EAGER
+	if
+	:: aside
+	:: else -> release_if_unheld(sum)
+	fi;
+#else
 	release_if_unheld(sum);
+#endif
 	release()
 }
 
@@ -88,8 +99,7 @@ proctype thread(byte me)
 			:: give_back(me, sum)
 			:: me == 0 && !passed ->
 				/* Passing on is a release: counts before. */
-				atomic { seen[0] = mine[0]; passed = true };
-				break
+				atomic { seen[0] = mine[0]; passed = true }
 			fi
 		fi
 #endif
@@ -130,9 +140,20 @@ active proctype doomer()
 	acquire();
 	doomed = true;
 	dead = true;
+	if
+	:: aside = true;
+		release()
+	:: skip
+	fi;
 #ifndef NO_HEAVY
 	atomic { seen[0] = mine[0]; seen[1] = mine[1] };
 #endif
+	if
+	:: aside ->
+		acquire();
+		aside = false
+	:: else
+	fi;
 	release_if_unheld(sum);
 	release();
 	finished++;

@@ -23,13 +23,17 @@ struct watch {
 	bool used, pending;
 };
 
+/* One for each that opens it. */
 static struct device {
 	struct mrc_monitor monitor;
+	struct device *next;
 	struct watch watches[WATCHES];
 	uint64_t *generation;
 	uint32_t *states;
 	uint32_t arms;
-} * the_device;
+} * devices;
+
+static bool broken;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -103,6 +107,8 @@ static int fake_read(struct mrc_monitor *monitor, uint64_t *cookies, size_t max,
 	eventfd_t value;
 	size_t n = 0;
 
+	if (__atomic_load_n(&broken, __ATOMIC_ACQUIRE))
+		return -EIO;
 	pthread_mutex_lock(&lock);
 	*empty = true;
 	for (uint32_t i = 0; i < WATCHES; i++) {
@@ -124,9 +130,13 @@ static int fake_read(struct mrc_monitor *monitor, uint64_t *cookies, size_t max,
 
 static void fake_close(struct mrc_monitor *monitor)
 {
-	struct device *d = (struct device *)monitor;
+	struct device *d = (struct device *)monitor, **at = &devices;
 
-	the_device = NULL;
+	pthread_mutex_lock(&lock);
+	while (*at != d)
+		at = &(*at)->next;
+	*at = d->next;
+	pthread_mutex_unlock(&lock);
 	close(monitor->fd);
 	free(d);
 }
@@ -164,22 +174,20 @@ int mrc_monitor_ummunotify(struct mrc_monitor **monitor, const char *device,
 		.states = old ? NULL : d->states,
 		.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
 	};
-	the_device = d;
+	pthread_mutex_lock(&lock);
+	d->next = devices;
+	devices = d;
+	pthread_mutex_unlock(&lock);
 	*monitor = &d->monitor;
 	return 0;
 }
 
 /* ---- for programs ---------------------------------------------------------------- */
 
-EXPORT void fake_invalidate(const void *addr, size_t length)
+static void invalidate(struct device *d, uint64_t start, uint64_t end)
 {
-	uint64_t start = (uintptr_t)addr, end = start + length;
-	struct device *d = the_device;
 	bool any = false;
 
-	if (!d)
-		return;
-	pthread_mutex_lock(&lock);
 	for (uint32_t i = 0; i < WATCHES; i++) {
 		struct watch *w = &d->watches[i];
 
@@ -195,17 +203,31 @@ EXPORT void fake_invalidate(const void *addr, size_t length)
 				 __ATOMIC_RELEASE);
 		eventfd_write(d->monitor.fd, 1);
 	}
+}
+
+EXPORT void fake_invalidate(const void *addr, size_t length)
+{
+	uint64_t start = (uintptr_t)addr;
+
+	pthread_mutex_lock(&lock);
+	for (struct device *d = devices; d; d = d->next)
+		invalidate(d, start, start + length);
 	pthread_mutex_unlock(&lock);
+}
+
+EXPORT void fake_break(void)
+{
+	__atomic_store_n(&broken, true, __ATOMIC_RELEASE);
 }
 
 EXPORT unsigned int fake_watches(void)
 {
-	struct device *d = the_device;
 	unsigned int n = 0;
 
 	pthread_mutex_lock(&lock);
-	for (uint32_t i = 0; d && i < WATCHES; i++)
-		n += d->watches[i].used;
+	for (struct device *d = devices; d; d = d->next)
+		for (uint32_t i = 0; i < WATCHES; i++)
+			n += d->watches[i].used;
 	pthread_mutex_unlock(&lock);
 	return n;
 }

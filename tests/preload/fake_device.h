@@ -10,6 +10,8 @@
 
 /* The memory in a range changes. */
 void fake_invalidate(const void *addr, size_t length);
+/* From now on what was invalidated cannot be read. */
+void fake_break(void);
 /* Watches there are. */
 unsigned int fake_watches(void);
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #undef ibv_reg_mr
@@ -55,7 +56,11 @@ static uint64_t pinned, memlock;
 static uint32_t next_key = 1;
 static int last_access;
 static bool gone;
-static int fork_status = -1;
+static void (*on_pin)(struct ibv_mr *mr);
+static void (*on_unpin)(void);
+static bool copy_on_fork, fork_skipped, fork_support, too_late;
+static bool fork_locked;
+static unsigned int madvises;
 
 static void die(const char *why)
 {
@@ -139,6 +144,16 @@ EXPORT void fake_fail(const char *name, int error, unsigned int times)
 	pthread_mutex_unlock(&lock);
 }
 
+EXPORT void fake_on_pin(void (*function)(struct ibv_mr *mr))
+{
+	__atomic_store_n(&on_pin, function, __ATOMIC_RELEASE);
+}
+
+EXPORT void fake_on_unpin(void (*function)(void))
+{
+	__atomic_store_n(&on_unpin, function, __ATOMIC_RELEASE);
+}
+
 EXPORT void fake_memlock(uint64_t bytes)
 {
 	memlock = bytes;
@@ -156,9 +171,9 @@ static __attribute__((constructor)) void begin(void)
 {
 	const char *status = getenv("FAKE_FORK");
 
-	fork_status = !status || !strcmp(status, "unneeded") ? IBV_FORK_UNNEEDED
-		      : !strcmp(status, "enabled")	     ? IBV_FORK_ENABLED
-						   : IBV_FORK_DISABLED;
+	copy_on_fork = !status || strcmp(status, "disabled");
+	fork_skipped = status && !strcmp(status, "skipped");
+	fork_locked = status && !strcmp(status, "locked");
 }
 
 static __attribute__((destructor)) void end(void)
@@ -175,11 +190,24 @@ static __attribute__((destructor)) void end(void)
 
 /* ---- devices ------------------------------------------------------------------ */
 
+static int fork_init_1_1(void);
+
+static pthread_once_t initialized = PTHREAD_ONCE_INIT;
+
+static void initialize(void)
+{
+	const char *safe = getenv("RDMAV_FORK_SAFE");
+
+	if (safe && strcmp(safe, "0"))
+		(void)(fork_locked ? fork_init_1_1() : ibv_fork_init());
+}
+
 EXPORT struct ibv_device **ibv_get_device_list(int *n)
 {
 	static struct ibv_device device = {.name = "fake0"};
 	struct ibv_device **list = calloc(2, sizeof(*list));
 
+	pthread_once(&initialized, initialize);
 	enter("get_device_list");
 	list[0] = &device;
 	if (n)
@@ -201,6 +229,7 @@ EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 {
 	struct context *c = calloc(1, sizeof(*c));
 
+	pthread_once(&initialized, initialize); /* not all ask for the list */
 	enter("open_device");
 	c->context.device = device;
 	if (pipe2(c->events, O_CLOEXEC))
@@ -338,6 +367,54 @@ EXPORT void ibv_unimport_pd(struct ibv_pd *pd)
 	free(pd);
 }
 
+/* ---- fork --------------------------------------------------------------------------- */
+
+static int fork_init_1_1(void)
+{
+	int error = enter("fork_init");
+
+	if (error || fork_support || (copy_on_fork && fork_skipped))
+		return error;
+	if (too_late)
+		return EINVAL;
+	fork_support = true;
+	return 0;
+}
+
+EXPORT int ibv_fork_init(void)
+{
+	return fork_init_1_1();
+}
+
+EXPORT enum ibv_fork_status ibv_is_fork_initialized(void)
+{
+	return copy_on_fork   ? IBV_FORK_UNNEEDED
+	       : fork_support ? IBV_FORK_ENABLED
+			      : IBV_FORK_DISABLED;
+}
+
+EXPORT unsigned int fake_madvises(void)
+{
+	return __atomic_load_n(&madvises, __ATOMIC_ACQUIRE);
+}
+
+/* Whole pages, as the real one does, but overlaps are not counted. */
+static int madvise_range(void *addr, size_t length, int advice)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+		  start = (uintptr_t)addr & ~(page - 1),
+		  end = ((uintptr_t)addr + length + page - 1) & ~(page - 1);
+
+	if (!fork_support) {
+		too_late = true;
+		return 0;
+	}
+	if (!addr || !length)
+		return 0;
+	__atomic_fetch_add(&madvises, 1, __ATOMIC_RELAXED);
+	return madvise((void *)start, end - start, advice);
+}
+
 /* ---- registrations ---------------------------------------------------------------- */
 
 static struct ibv_mr *new_mr(struct ibv_pd *base, void *addr, size_t length,
@@ -373,15 +450,33 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr,
 				       size_t length, uint64_t iova,
 				       unsigned int access)
 {
-	int error = enter("reg_mr_iova2");
+	void (*pinned_fn)(struct ibv_mr *) =
+		__atomic_load_n(&on_pin, __ATOMIC_ACQUIRE);
+	const unsigned int writes =
+		IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
+	struct ibv_mr *mr;
+	int error;
 
+	if (madvise_range(addr, length, MADV_DONTFORK))
+		return NULL;
+	/* As the kernel has it, before anything else. */
+	if ((access & writes) == IBV_ACCESS_REMOTE_WRITE) {
+		madvise_range(addr, length, MADV_DOFORK);
+		errno = EINVAL;
+		return NULL;
+	}
+	error = enter("reg_mr_iova2");
 	if (!error && iova != (uintptr_t)addr)
 		(void)fake_calls("own iova");
 	if (error) {
+		madvise_range(addr, length, MADV_DOFORK);
 		errno = error;
 		return NULL;
 	}
-	return new_mr(pd, addr, length, length, (int)access);
+	mr = new_mr(pd, addr, length, length, (int)access);
+	if (mr && pinned_fn)
+		pinned_fn(mr);
+	return mr;
 }
 
 EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t length,
@@ -432,6 +527,36 @@ EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset,
 	return new_mr(pd, (void *)(uintptr_t)iova, length, length, access);
 }
 
+EXPORT struct ibv_mr *ibv_reg_mr_ex(struct ibv_pd *pd,
+				    struct ibv_mr_init_attr *attr)
+{
+	const struct fake_init_attr *a = (const struct fake_init_attr *)attr;
+	void (*pinned_fn)(struct ibv_mr *) =
+		__atomic_load_n(&on_pin, __ATOMIC_ACQUIRE);
+	int error = enter("reg_mr_ex");
+	struct ibv_mr *mr;
+
+	if (error) {
+		errno = error;
+		return NULL;
+	}
+	mr = new_mr(pd, a->addr, a->length, a->length, a->access);
+	if (mr && pinned_fn)
+		pinned_fn(mr);
+	return mr;
+}
+
+EXPORT struct ibv_mr *ibv_reg_buf_mr(struct ibv_pd *pd, struct ibv_buf *buf,
+				     void *addr, size_t length, int access)
+{
+	struct fake_init_attr attr = {
+		.length = length, .access = access, .addr = addr};
+
+	(void)buf;
+	enter("reg_buf_mr");
+	return ibv_reg_mr_ex(pd, (struct ibv_mr_init_attr *)&attr);
+}
+
 EXPORT struct ibv_mr *fake_null_mr(struct ibv_pd *pd)
 {
 	return new_mr(pd, NULL, SIZE_MAX, 0, 0);
@@ -453,6 +578,8 @@ EXPORT struct ibv_mr *ibv_import_mr(struct ibv_pd *pd, uint32_t handle)
 EXPORT int ibv_dereg_mr(struct ibv_mr *base)
 {
 	struct mr *mr = (struct mr *)base;
+	void (*unpinned_fn)(void) =
+		__atomic_load_n(&on_unpin, __ATOMIC_ACQUIRE);
 	int error = enter("dereg_mr");
 
 	if (error)
@@ -466,8 +593,12 @@ EXPORT int ibv_dereg_mr(struct ibv_mr *base)
 	unpins++;
 	live--;
 	pthread_mutex_unlock(&lock);
+	if (mr->bytes)
+		madvise_range(mr->mr.addr, mr->mr.length, MADV_DOFORK);
 	memset(&mr->mr, 0xee, sizeof(mr->mr));
 	free(mr);
+	if (unpinned_fn)
+		unpinned_fn();
 	return 0;
 }
 
@@ -514,20 +645,4 @@ EXPORT int ibv_rereg_mr(struct ibv_mr *base, int flags, struct ibv_pd *pd,
 	if (flags & IBV_REREG_MR_CHANGE_ACCESS)
 		last_access = access;
 	return 0;
-}
-
-/* ---- fork ------------------------------------------------------------------------- */
-
-EXPORT int ibv_fork_init(void)
-{
-	int error = enter("fork_init");
-
-	if (!error && fork_status == IBV_FORK_DISABLED)
-		fork_status = IBV_FORK_ENABLED;
-	return error;
-}
-
-EXPORT enum ibv_fork_status ibv_is_fork_initialized(void)
-{
-	return (enum ibv_fork_status)fork_status;
 }

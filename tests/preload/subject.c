@@ -6,8 +6,11 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -70,14 +73,19 @@ static void touch(void)
 	CHECK_EQUAL(ibv_dereg_mr(reg()), 0);
 }
 
-static void invalidate(void)
+static void invalidate_range(const void *addr, size_t length)
 {
 	void (*function)(const void *, size_t) =
 		(void (*)(const void *, size_t))dlsym(RTLD_DEFAULT,
 						      "fake_invalidate");
 
 	if (function)
-		function(memory, sizeof(memory));
+		function(addr, length);
+}
+
+static void invalidate(void)
+{
+	invalidate_range(memory, sizeof(memory));
 }
 
 static bool wait_for(bool (*condition)(void))
@@ -204,6 +212,14 @@ static void unseen(void)
 	close_device();
 }
 
+static struct ibv_mr *reg_ex(size_t length)
+{
+	struct fake_init_attr attr = {
+		.length = length, .access = LOCAL, .addr = memory};
+
+	return ibv_reg_mr_ex(pd, (struct ibv_mr_init_attr *)&attr);
+}
+
 /* Not plain memory at its own address: passed through, and back. */
 static void other_kinds(void)
 {
@@ -213,6 +229,12 @@ static void other_kinds(void)
 	for (int i = 0; i < 2; i++) {
 		struct ibv_mr *mr = ibv_reg_dmabuf_mr(pd, 0, 4096, 0, 3, LOCAL);
 
+		CHECK(mr);
+		CHECK_EQUAL(ibv_dereg_mr(mr), 0);
+		mr = reg_ex(4096);
+		CHECK(mr);
+		CHECK_EQUAL(ibv_dereg_mr(mr), 0);
+		mr = ibv_reg_buf_mr(pd, NULL, memory, 4096, LOCAL);
 		CHECK(mr);
 		CHECK_EQUAL(ibv_dereg_mr(mr), 0);
 		mr = ibv_reg_mr_iova(pd, memory, 4096, 0, LOCAL);
@@ -234,9 +256,11 @@ static void other_kinds(void)
 				LOCAL | IBV_ACCESS_ON_DEMAND);
 		CHECK(mr);
 		CHECK_EQUAL(ibv_dereg_mr(mr), 0);
-		CHECK_EQUAL(fake_pins(), 6 * (i + 1));
+		CHECK_EQUAL(fake_pins(), 8 * (i + 1));
 		CHECK_EQUAL(fake_live(), 0);
 	}
+	CHECK_EQUAL(fake_calls("reg_buf_mr"), 2);
+	CHECK_EQUAL(fake_calls("reg_mr_ex"), 4);
 	close_device();
 }
 
@@ -344,6 +368,44 @@ static void twice(void)
 		CHECK_EQUAL(ibv_dereg_mr(mr), EINVAL);
 	touch();
 	CHECK_PINS(2, 2);
+	close_device();
+}
+
+static struct ibv_mr *kept;
+
+static void give_back_kept(void)
+{
+	struct ibv_mr *mr = kept;
+
+	kept = NULL;
+	if (mr)
+		CHECK_EQUAL(ibv_dereg_mr(mr), 0);
+}
+
+/* A verb frees memory, a cache above verbs hears of it and gives back in there. */
+static void nested(void)
+{
+	struct ibv_pd *other;
+
+	open_device();
+	other = ibv_alloc_pd(context);
+	CHECK_EQUAL(ibv_dereg_mr(reg_in(other, memory, 4096)), 0);
+	fake_on_unpin(give_back_kept);
+	/* In a verb that is passed through, and in one that the cache calls. */
+	for (int i = 0; i < 2; i++) {
+		kept = reg();
+		if (i == 0 || !caches())
+			CHECK_EQUAL(ibv_dereg_mr(fake_null_mr(pd)), 0);
+		else
+			CHECK_EQUAL(ibv_dealloc_pd(other), 0);
+		CHECK(!kept);
+		touch();
+	}
+	fake_on_unpin(NULL);
+	if (!caches())
+		CHECK_EQUAL(ibv_dealloc_pd(other), 0);
+	/* Those of null are counted, too. */
+	CHECK_PINS(7, 3);
 	close_device();
 }
 
@@ -602,8 +664,9 @@ static void forked(void)
 	}
 	join(pid);
 	CHECK((access(path, F_OK) == 0) == !getenv("SUBJECT_PLAIN"));
+	/* What is large and idle went before the fork. */
 	touch();
-	CHECK_PINS(3, 2);
+	CHECK_PINS(3, 3);
 	CHECK_EQUAL(ibv_dereg_mr(held), 0);
 	pid = fork();
 	if (!pid) {
@@ -611,8 +674,8 @@ static void forked(void)
 		_exit(127);
 	}
 	join(pid);
-	touch();
-	CHECK_PINS(4, 2);
+	CHECK_EQUAL(ibv_dereg_mr(reg_in(pd, memory, 4096)), 0);
+	CHECK_PINS(4, 3);
 	close_device();
 }
 
@@ -636,20 +699,122 @@ static void forked_early(void)
 	close_device();
 }
 
-/* Fork support in effect: late deregistration would be wrong. */
+static struct ibv_mr *given_back;
+
+static void *register_for_handler(void *arg)
+{
+	(void)arg;
+	given_back = reg();
+	return NULL;
+}
+
+static void give_back_before_fork(void)
+{
+	if (given_back)
+		CHECK_EQUAL(ibv_dereg_mr(given_back), 0);
+	given_back = NULL;
+}
+
+/* As UCX and libmrcache do, whose handler is there before they register. */
+static void fork_handler(void)
+{
+	pthread_t thread;
+	pid_t pid;
+
+	alarm(60);
+	open_device();
+	CHECK(!pthread_atfork(give_back_before_fork, NULL, NULL));
+	CHECK(!pthread_create(&thread, NULL, register_for_handler, NULL));
+	CHECK(!pthread_join(thread, NULL));
+	pid = fork();
+	if (!pid) {
+		alarm(60);
+		touch();
+		_exit(0);
+	}
+	join(pid);
+	touch();
+	CHECK_PINS(2, 1);
+	close_device();
+}
+
+#define FORK_SIZE (64 << 10)
+
+/* Pages of their own: fork support is about whole ones. */
+static char *map_at(void *addr)
+{
+	char *p = mmap(addr, FORK_SIZE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | (addr ? MAP_FIXED : 0), -1,
+		       0);
+
+	CHECK(p != MAP_FAILED);
+	return p;
+}
+
+/* Whether a fork child finds the memory there; SIGSEGV says that it does not. */
+static bool is_in_children(const volatile char *p)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		for (size_t i = 0; i < FORK_SIZE; i += 4096)
+			(void)p[i];
+		_exit(0);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid);
+	CHECK(!status || (WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV));
+	return !status;
+}
+
+/*
+ * What was registered is in children, and what the program keeps from them is
+ * not, although a registration of what was there before has ended late.
+ */
+static void use_memory_and_fork(void)
+{
+	char *p = map_at(NULL);
+
+	for (int i = 0; i < 3; i++)
+		CHECK_EQUAL(ibv_dereg_mr(reg_in(pd, p, FORK_SIZE)), 0);
+	CHECK_PINS(3, 1);
+	CHECK(is_in_children(p));
+	map_at(p);
+	CHECK_EQUAL(madvise(p, FORK_SIZE, MADV_DONTFORK), 0);
+	invalidate_range(p, FORK_SIZE);
+	touch();
+	CHECK(!is_in_children(p));
+	CHECK_PINS(4, 2);
+	CHECK_EQUAL(munmap(p, FORK_SIZE), 0);
+}
+
+/* SUBJECT_MADVISES: whether libibverbs must have been left to its fork support. */
 static void fork_init(void)
 {
 	open_device();
+	CHECK_EQUAL(ibv_fork_init(), 0);
+	use_memory_and_fork();
+	CHECK((fake_madvises() > 0) == (getenv("SUBJECT_MADVISES") != NULL));
+	close_device();
+}
+
+static void fork_safe(void)
+{
+	open_device();
+	use_memory_and_fork();
+	CHECK((fake_madvises() > 0) == (getenv("SUBJECT_MADVISES") != NULL));
+	close_device();
+}
+
+/* Too late it changes nothing; whether it is an error is printed. */
+static void fork_init_late(void)
+{
+	open_device();
 	touch();
+	printf("%d\n", ibv_fork_init());
 	touch();
 	CHECK_PINS(2, 1);
-	CHECK_EQUAL(ibv_fork_init(), 0);
-	CHECK_EQUAL(fake_calls("fork_init"), 1);
-	CHECK_EQUAL(fake_live(), 0);
-	touch();
-	touch();
-	CHECK_PINS(4, 3);
-	CHECK_EQUAL(fake_live(), 0);
+	CHECK_EQUAL(fake_madvises(), 0);
 	close_device();
 }
 
@@ -698,6 +863,9 @@ static void errors(void)
 		FAILS("reg_mr_iova2", EINVAL, ibv_reg_mr(pd, memory, 0, LOCAL));
 		FAILS("reg_dmabuf_mr", EBADF,
 		      ibv_reg_dmabuf_mr(pd, 0, 64, 0, -1, LOCAL));
+		FAILS("reg_mr_ex", EBADF, reg_ex(64));
+		FAILS("reg_mr_ex", EOPNOTSUPP,
+		      ibv_reg_buf_mr(pd, NULL, memory, 64, LOCAL));
 		fake_fail("reg_mr_iova2", ENOMEM, 100);
 		say("no memory", (long long)ibv_reg_mr(pd, memory, 64, LOCAL));
 		fake_fail("reg_mr_iova2", 0, 0);
@@ -736,12 +904,56 @@ static void memlock(void)
 	CHECK(mr);
 	CHECK_EQUAL(ibv_dereg_mr(mr), 0);
 	CHECK_EQUAL(ibv_dereg_mr(reg_in(pd, memory, 16384)), 0);
+	mr = reg_ex(16384);
+	CHECK(mr);
+	CHECK_EQUAL(ibv_dereg_mr(mr), 0);
+	CHECK_EQUAL(ibv_dereg_mr(reg_in(pd, memory, 16384)), 0);
+	mr = ibv_reg_buf_mr(pd, NULL, memory, 16384, LOCAL);
+	CHECK(mr);
+	CHECK_EQUAL(ibv_dereg_mr(mr), 0);
+	CHECK_EQUAL(ibv_dereg_mr(reg_in(pd, memory, 16384)), 0);
 	mr = ibv_reg_mr(pd, memory + 4096, 16384, remote_access);
 	CHECK(mr);
 	CHECK_EQUAL(ibv_dereg_mr(mr), 0);
 	errno = 0;
 	CHECK(!ibv_reg_mr_iova(pd, memory, 16385, 0, LOCAL));
 	CHECK_EQUAL(errno, ENOMEM);
+	close_device();
+}
+
+/*
+ * There is memory for what libibverbs wants, little by little, and none for a
+ * table that grows.
+ */
+static void little_memory(void)
+{
+	enum { BEFORE = 1000, MANY = 1400, LITTLE = 100000 };
+	static struct ibv_mr *mr[MANY];
+	struct rlimit limit;
+	unsigned long pages;
+	void *heap;
+	FILE *file;
+
+	open_device();
+	for (size_t n = 0; n < BEFORE; n++)
+		mr[n] = reg_in(pd, memory + 4 * n, 4);
+	mallopt(M_MMAP_THRESHOLD, 2 * LITTLE);
+	mallopt(M_TRIM_THRESHOLD, 4 * LITTLE);
+	heap = malloc(LITTLE);
+	CHECK(heap);
+	file = fopen("/proc/self/statm", "r");
+	CHECK(file && fscanf(file, "%lu", &pages) == 1);
+	fclose(file);
+	free(heap);
+	CHECK_EQUAL(getrlimit(RLIMIT_AS, &limit), 0);
+	limit.rlim_cur = pages * (unsigned long)sysconf(_SC_PAGESIZE);
+	CHECK_EQUAL(setrlimit(RLIMIT_AS, &limit), 0);
+	for (size_t n = BEFORE; n < MANY; n++)
+		mr[n] = reg_in(pd, memory + 4 * n, 4);
+	limit.rlim_cur = limit.rlim_max;
+	CHECK_EQUAL(setrlimit(RLIMIT_AS, &limit), 0);
+	for (size_t n = 0; n < MANY; n++)
+		CHECK_EQUAL(ibv_dereg_mr(mr[n]), 0);
 	close_device();
 }
 
@@ -852,7 +1064,7 @@ static void counters(void)
 	CHECK(stat_buf.st_size > 4096);
 	fd = open(path, O_RDONLY);
 	CHECK(fd >= 0);
-	CHECK(pread(fd, path, 7, 0) == 7 && !memcmp(path, "caches1", 7));
+	CHECK(pread(fd, path, 7, 0) == 7 && !memcmp(path, "caches2", 7));
 	close(fd);
 	close_device();
 	printf("%d\n", (int)getpid());
@@ -900,6 +1112,7 @@ static const struct mode modes[] = {
 	{"invalidated", invalidated},
 	{"reaped", reaped},
 	{"twice", twice},
+	{"nested", nested},
 	{"remote_passes", remote_passes},
 	{"remote_hits", remote_hits},
 	{"remote_lingers", remote_lingers},
@@ -914,10 +1127,14 @@ static const struct mode modes[] = {
 	{"leave_late", leave_late},
 	{"forked", forked},
 	{"forked_early", forked_early},
+	{"fork_handler", fork_handler},
 	{"fork_init", fork_init},
+	{"fork_safe", fork_safe},
+	{"fork_init_late", fork_init_late},
 	{"passes", passes},
 	{"errors", errors},
 	{"memlock", memlock},
+	{"little_memory", little_memory},
 	{"threads", threads},
 	{"constructor_race", constructor_race},
 	{"set_uid", set_uid},

@@ -187,6 +187,19 @@ static void a_constructor_beside_the_first_registration(void **state)
 	linked("constructor_race");
 }
 
+static void a_constructor_beside_the_first_fabric(void **state)
+{
+	(void)state;
+	for (enum shim shim = PLAIN; shim <= CACHING; shim++)
+		run_well(
+			&(struct how){
+				.shim = shim,
+				.path = FABRIC_RACE,
+				.environment =
+					{"FABRIC_EARLY=" FABRIC_EARLY_FILE}},
+			"race");
+}
+
 static void threads_beside_dlopen(void **state)
 {
 	(void)state;
@@ -218,6 +231,7 @@ int main(void)
 		cmocka_unit_test(next_of_a_library_preloaded_after),
 		cmocka_unit_test(constructors_and_destructors),
 		cmocka_unit_test(a_constructor_beside_the_first_registration),
+		cmocka_unit_test(a_constructor_beside_the_first_fabric),
 		cmocka_unit_test(threads_beside_dlopen),
 	};
 

@@ -42,9 +42,9 @@ static void other_kinds_are_counted(void **state)
 	(void)state;
 	run(WITH(STATS, NO_LOG), "other_kinds");
 	assert_int_equal(outcome.status, 0);
-	assert_int_equal(number(outcome.err, "kind"), 6);
+	assert_int_equal(number(outcome.err, "kind"), 10);
 	assert_int_equal(number(outcome.err, "access"), 6);
-	assert_int_equal(number(outcome.err, "registrations"), 12);
+	assert_int_equal(number(outcome.err, "registrations"), 16);
 	assert_int_equal(number(outcome.err, "cached"), 0);
 }
 
@@ -52,6 +52,12 @@ static void giving_back_twice_is_an_error(void **state)
 {
 	(void)state;
 	run_all_ways("twice");
+}
+
+static void giving_back_may_nest_in_a_verb(void **state)
+{
+	(void)state;
+	run_all_ways("nested");
 }
 
 static void rereg_changes_one_registration(void **state)
@@ -69,21 +75,39 @@ static void rereg_of_a_shared_one_is_refused(void **state)
 static void errors_are_libibverbs_own(void **state)
 {
 	static char plain[sizeof(outcome.out)];
+	/* Otherwise ibv_fork_init() is not libibverbs'. */
+	const char *fork = "FAKE_FORK=disabled";
 
 	(void)state;
-	run_well(&(struct how){.shim = PLAIN}, "errors");
+	run_well(&(struct how){.shim = PLAIN, .environment = {fork}}, "errors");
 	strcpy(plain, outcome.out);
 	assert_true(lines(plain) > 20);
-	run_well(&(struct how){.shim = SHIM}, "errors");
+	run_well(&(struct how){.shim = SHIM, .environment = {fork}}, "errors");
 	assert_string_equal(outcome.out, plain);
-	run_well(&(struct how){.shim = CACHING}, "errors");
+	run_well(&(struct how){.shim = CACHING, .environment = {fork}},
+		 "errors");
 	assert_string_equal(outcome.out, plain);
+	/* Of a registration that there is not nobody says how it was passed. */
+	run(&(struct how){.shim = CACHING,
+			  .environment = {fork, "MRCACHE_LOG=warn"}},
+	    "errors");
+	assert_int_equal(outcome.status, 0);
+	assert_null(strstr(outcome.err, "not of plain memory"));
 }
 
 static void idle_ones_make_room(void **state)
 {
 	(void)state;
 	run_all_ways("memlock");
+}
+
+static void memory_for_verbs_is_enough(void **state)
+{
+	(void)state;
+	run_all_ways("little_memory");
+	run(WITH(STATS, NO_LOG), "little_memory");
+	/* That it was not enough for the cache. */
+	assert_true(number(outcome.err, "limit") > 0);
 }
 
 /* ---- remote access ------------------------------------------------------------ */
@@ -177,10 +201,12 @@ int main(void)
 		cmocka_unit_test(other_kinds_pass_through),
 		cmocka_unit_test(other_kinds_are_counted),
 		cmocka_unit_test(giving_back_twice_is_an_error),
+		cmocka_unit_test(giving_back_may_nest_in_a_verb),
 		cmocka_unit_test(rereg_changes_one_registration),
 		cmocka_unit_test(rereg_of_a_shared_one_is_refused),
 		cmocka_unit_test(errors_are_libibverbs_own),
 		cmocka_unit_test(idle_ones_make_room),
+		cmocka_unit_test(memory_for_verbs_is_enough),
 		cmocka_unit_test(remote_keys_die_by_default),
 		cmocka_unit_test(it_is_said_once_that_they_pass),
 		cmocka_unit_test(remote_keys_live_on_if_wanted),

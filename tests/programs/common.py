@@ -16,6 +16,9 @@ import time
 
 REPO = os.environ["REPO"]
 RESULTS = os.environ["RESULTS"]
+SUITE = os.environ.get("SUITE", "")  # of another release's root, or empty
+# What was built for its MPI stacks.
+PROGRAMS = f"{REPO}/build/programs/{SUITE or 'host'}"
 ADDRESS = "10.77.0.1"  # rxe0's, GID index 1
 
 MRCACHE = f"{REPO}/build/release/tools/mrcache/mrcache"
@@ -202,6 +205,22 @@ OPEN_MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"
 # for rxe.
 OFI = {"FI_UNIVERSE_SIZE": "2"}
 OFI_NO_CACHE = {"FI_MR_CACHE_MAX_COUNT": "0"}
+# Without a cache there is nothing for mrcache to guard.
+NO_GUARD = {"MRCACHE_GUARD": "0"}
+
+if SUITE:
+    # rxe says that it is slow, so UCX 1.18 copies instead of registering.
+    UCX["UCX_RNDV_SCHEME"] = "get_zcopy"
+    # MPICH 4.2 may end a rank while another still flushes to it. 7, the
+    # default, is for ever to rxe; a NIC gives up.
+    UCX["UCX_RC_RETRY_COUNT"] = "6"
+    # Enough for 1.18, which UCX_MEM_EVENTS=n can bring down (UCX issue 11467).
+    UCX_NO_CACHE = {"UCX_RCACHE_ENABLE": "n"}
+    # What Open MPI 4 needs to launch without ssh, later ones do not know.
+    # But they have windows over UCX only on devices that they know.
+    OPEN_MPI = {key: value for key, value in OPEN_MPI.items() if "_MCA_" not in key}
+    OPEN_MPI |= {f"OMPI_MCA_opal_common_ucx_{what}": "any" for what in ("tls", "devices")}
+    OPEN_MPI["OMPI_MCA_osc"] = "ucx"
 
 MPIRUN = ["mpirun.openmpi", "--host", "localhost:2", "-np", "2", "--mca", "pml"]
 
@@ -217,18 +236,20 @@ STACKS = [
 ]
 
 
-def ring(stack, phases, *, mrcache, own_cache, limit=180):
+def ring(stack, phases, *, mrcache, own_cache, env=None, limit=180):
     """Runs ring; adds "phases", one dictionary for each, to run()'s result."""
-    _, mpirun, env, no_cache, build = stack
+    _, mpirun, settings, no_cache, build = stack
+    env = settings | (env or {})
     if not own_cache:
-        env = env | no_cache
-    result = run([f"{REPO}/build/programs/ring.{build}", *phases], mrcache=mrcache,
+        env = env | no_cache | NO_GUARD
+    result = run([f"{PROGRAMS}/ring.{build}", *phases], mrcache=mrcache,
                  launcher=mpirun, env=env | {"RING_COUNTER": COUNTER}, limit=limit)
     result["phases"] = {}
     for line in result["output"].splitlines():
         if line.startswith('{"way"'):
             phase = json.loads(line)
-            result["phases"][phase["way"]] = phase
+            kind = "" if phase["kind"] == "send" else f" {phase['kind']}"
+            result["phases"][phase["way"] + kind] = phase
     return result
 
 

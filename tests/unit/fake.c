@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Counts, failures, hooks and memory of the fakes; see fake.h. */
 #include "fake.h"
-#include "mrcache_int.h"
+#include "types.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
 static const char *const names[FAKE_CALLS] = {
-	"reg_mr", "dereg_mr", "watch",	"rearm", "unwatch",
-	"read",	  "close",    "malloc", "mmap",	 "thread",
-	"key",	  "eventfd",  "poll",	"open",	 "features",
+	"reg_mr", "dereg_mr", "watch",	 "rearm", "renew",  "unwatch",
+	"print",  "verify",   "read",	 "close", "malloc", "mmap",
+	"thread", "key",      "eventfd", "poll",  "open",   "features",
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

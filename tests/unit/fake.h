@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 struct mrcache;
 
@@ -20,7 +21,10 @@ enum fake_call {
 	FAKE_DEREG,
 	FAKE_WATCH,
 	FAKE_REARM,
+	FAKE_RENEW,
 	FAKE_UNWATCH,
+	FAKE_PRINT,
+	FAKE_VERIFY,
 	FAKE_READ,
 	FAKE_CLOSE,
 	/* Of the system, by the library or the test; see fake_system.c. */
@@ -37,7 +41,11 @@ enum fake_call {
 
 enum fake_when {
 	BEFORE,
-	DURING, /* FAKE_REG only: the first half of the pages is pinned */
+	/*
+	 * FAKE_REG: the first half of the pages is pinned; FAKE_VERIFY: what is
+	 * verified is armed.
+	 */
+	DURING,
 	AFTER,
 };
 
@@ -84,9 +92,19 @@ int fake_enter_system(enum fake_call call);
  * (or the test) that allocate.
  */
 extern __thread int fake_allocates;
+/* Memory of the fakes', under whatever lock. */
+static inline void fake_free(void *memory)
+{
+	fake_allocates++;
+	free(memory);
+	fake_allocates--;
+}
 
 /* mmap()s less munmap()s. */
 int fake_maps(void);
+
+/* Called in each call of malloc and its like, and of free; NULL: none. */
+extern void (*fake_on_heap)(void);
 
 /* ---- memory ------------------------------------------------------------------ */
 

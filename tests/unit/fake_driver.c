@@ -94,6 +94,24 @@ static int rearm(struct ummunotify_rearm_ioctl *arg)
 	return ret;
 }
 
+static int arm(struct ummunotify_arm *arg)
+{
+	struct mrc_watch armed;
+	int ret;
+
+	if (arg->size != sizeof(*arg) ||
+	    arg->flags != UMMUNOTIFY_ARM_CACHEABLE ||
+	    arg->new_cookie != arg->user_cookie || arg->reserved)
+		fake_trouble("a watch is armed for what it is not");
+	ret = monitor->ops->renew(monitor, arg->start, arg->end,
+				  arg->user_cookie, &armed);
+	if (!ret) {
+		arg->slot = armed.slot;
+		arg->state = armed.armed;
+	}
+	return ret;
+}
+
 static int register_region(const struct ummunotify_register_ioctl *arg)
 {
 	struct mrc_watch armed;
@@ -113,6 +131,8 @@ int fake_driver_ioctl(unsigned long request, void *arg)
 		return result(watch(arg));
 	case UMMUNOTIFY_REARM:
 		return result(rearm(arg));
+	case UMMUNOTIFY_ARM:
+		return result(arm(arg));
 	case UMMUNOTIFY_REGISTER_REGION:
 		return result(register_region(arg));
 	case UMMUNOTIFY_UNREGISTER_REGION:

@@ -44,6 +44,7 @@ struct fake_monitor {
 	struct mrc_monitor monitor; /* first: what the cache sees */
 	pid_t pid; /* who made it; others must leave alone what is shared */
 	unsigned int flags, per_read, max_watches;
+	_Atomic bool certain;
 	int memory; /* of both, shared */
 	uint64_t *generation;
 	uint32_t *states;
@@ -310,6 +311,27 @@ static int fake_rearm(struct mrc_monitor *monitor, uint64_t cookie,
 	return ret;
 }
 
+static int fake_renew(struct mrc_monitor *monitor, uint64_t start, uint64_t end,
+		      uint64_t cookie, struct mrc_watch *armed)
+{
+	struct fake_monitor *m = of(monitor);
+	int ret = -fake_enter(FAKE_RENEW);
+	struct watch *w;
+
+	pthread_mutex_lock(&lock);
+	w = find(m, cookie);
+	if (!w || w->start != start || w->end != end) {
+		fake_trouble("renewal of what is not watched");
+		ret = -ENOENT;
+	} else if (!ret) {
+		arm(m, w, armed);
+	}
+	pthread_mutex_unlock(&lock);
+	fake_leave(FAKE_RENEW);
+	errno = EXFULL;
+	return ret;
+}
+
 static void remove_watch(struct fake_monitor *m, struct watch *w)
 {
 	if (w->pending)
@@ -320,7 +342,7 @@ static void remove_watch(struct fake_monitor *m, struct watch *w)
 				 __ATOMIC_RELEASE);
 	m->free_slots[m->n_free++] = w->slot;
 	HASH_DEL(m->watches, w);
-	free(w);
+	fake_free(w);
 }
 
 static int fake_unwatch(struct mrc_monitor *monitor, uint64_t cookie)
@@ -354,7 +376,7 @@ static size_t take_events(struct fake_monitor *m, uint64_t *cookies, size_t max)
 
 		cookies[n++] = event->cookie;
 		LL_DELETE(m->events, event);
-		free(event);
+		fake_free(event);
 	}
 	while (n < max && m->pending) {
 		struct watch *w = m->pending;
@@ -406,7 +428,7 @@ static void fake_close(struct mrc_monitor *monitor)
 	HASH_ITER(hh, m->watches, w, next)
 	remove_watch(m, w);
 	LL_FOREACH_SAFE(m->events, event, after)
-	free(event);
+	fake_free(event);
 	pthread_mutex_unlock(&lock);
 	if (m->monitor.fd >= 0)
 		close(m->monitor.fd);
@@ -416,14 +438,98 @@ static void fake_close(struct mrc_monitor *monitor)
 	munmap(m->generation, m->mapped);
 	fake_allocates--;
 	close(m->memory);
-	free(m);
+	fake_free(m);
 	fake_leave(FAKE_CLOSE);
 	errno = EXFULL;
 }
 
+/* ---- fingerprints ------------------------------------------------------------- */
+
+static uint64_t versions_of(const struct watch *w)
+{
+	uint64_t hash = w->start;
+	size_t n, end;
+
+	for (fake_pages(w->start, w->end - w->start, &n, &end); n < end; n++)
+		hash = hash * UINT64_C(0x100000001b3) ^ fake_version(n);
+	return hash;
+}
+
+static bool fake_is_alarm(const struct mrc_monitor *monitor,
+			  const struct mrc_watch *watch)
+{
+	(void)watch;
+	return !((const struct fake_monitor *)monitor)->certain;
+}
+
+static int fake_print(struct mrc_monitor *monitor, struct mrc_print *print)
+{
+	struct fake_monitor *m = of(monitor);
+	int ret = -fake_enter(FAKE_PRINT);
+	struct watch *w;
+
+	pthread_mutex_lock(&lock);
+	w = find(m, print->cookie);
+	if (!w)
+		fake_trouble("fingerprint of an unknown cookie");
+	if (!ret && (!w || *word(m, w->slot) != print->watch.armed ||
+		     (w->in_flight && any_change())))
+		ret = -ENODATA;
+	if (!ret)
+		print->fingerprint = versions_of(w);
+	pthread_mutex_unlock(&lock);
+	fake_leave(FAKE_PRINT);
+	errno = EXFULL;
+	return ret;
+}
+
+static int fake_verify(struct mrc_monitor *monitor, struct mrc_print *prints,
+		       size_t n)
+{
+	struct fake_monitor *m = of(monitor);
+	int ret = -fake_enter(FAKE_VERIFY);
+	struct watch *w;
+	size_t i;
+
+	pthread_mutex_lock(&lock);
+	for (i = 0; i < n && !ret; i++) {
+		w = find(m, prints[i].cookie);
+		if (!w)
+			fake_trouble("verifying an unknown cookie");
+		else
+			arm(m, w, &prints[i].watch);
+	}
+	pthread_mutex_unlock(&lock);
+	fake_during(FAKE_VERIFY);
+	pthread_mutex_lock(&lock);
+	for (i = 0; i < n && !ret; i++) {
+		w = find(m, prints[i].cookie);
+		prints[i].same = w &&
+				 *word(m, w->slot) == prints[i].watch.armed &&
+				 versions_of(w) == prints[i].fingerprint;
+	}
+	pthread_mutex_unlock(&lock);
+	fake_leave(FAKE_VERIFY);
+	errno = EXFULL;
+	return ret;
+}
+
+static const struct mrc_monitor_ops print_ops = {
+	.watch = fake_watch,
+	.rearm = fake_rearm,
+	.renew = fake_renew,
+	.unwatch = fake_unwatch,
+	.read = fake_read,
+	.is_alarm = fake_is_alarm,
+	.fingerprint = fake_print,
+	.verify = fake_verify,
+	.close = fake_close,
+};
+
 static const struct mrc_monitor_ops ops = {
 	.watch = fake_watch,
 	.rearm = fake_rearm,
+	.renew = fake_renew,
 	.unwatch = fake_unwatch,
 	.read = fake_read,
 	.close = fake_close,
@@ -461,7 +567,7 @@ struct fake_monitor *fake_monitor_new(unsigned int flags)
 	}
 	m->memory = memory;
 	m->monitor = (struct mrc_monitor){
-		.ops = &ops,
+		.ops = flags & FAKE_PRINTS ? &print_ops : &ops,
 		.name = flags & FAKE_STATES ? "fake" : "fake-2010",
 		.generation = (uint64_t *)seen,
 		.fd = flags & FAKE_FD ? eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -524,6 +630,11 @@ void fake_per_read(struct fake_monitor *m, unsigned int events)
 	pthread_mutex_lock(&lock);
 	m->per_read = events;
 	pthread_mutex_unlock(&lock);
+}
+
+void fake_certain(struct fake_monitor *monitor)
+{
+	monitor->certain = true;
 }
 
 void fake_max_watches(struct fake_monitor *m, unsigned int watches)

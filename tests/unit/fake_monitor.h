@@ -20,6 +20,8 @@ struct fake_monitor;
  * cache sees a second mapping that fake_trap() can take away.
  */
 #define FAKE_TRAPS 4u
+/* Can tell which pages are there. */
+#define FAKE_PRINTS 16u
 /* LAST is never read together with events. */
 #define FAKE_ALONE 8u
 
@@ -39,6 +41,9 @@ void fake_max_watches(struct fake_monitor *monitor, unsigned int watches);
 /* Another mapping of its generation or its state words, for a fake driver. */
 #define FAKE_STATES_BYTES (4 * PAGE)
 void *fake_monitor_map(struct fake_monitor *monitor, size_t size, bool states);
+
+/* What hits from now on is known to take the pages. */
+void fake_certain(struct fake_monitor *monitor);
 
 unsigned int fake_watches(struct fake_monitor *monitor);
 unsigned int fake_pending(struct fake_monitor *monitor);

@@ -17,6 +17,8 @@
 
 struct pollfd;
 
+void (*fake_on_heap)(void);
+
 static _Atomic int maps;
 
 int fake_maps(void)
@@ -34,25 +36,44 @@ static bool denied(enum fake_call call)
 	return error != 0;
 }
 
+static bool heap_denied(void)
+{
+	if (fake_on_heap)
+		fake_on_heap();
+	return denied(FAKE_MEMORY);
+}
+
 #define WRAP(type, name, ...)            \
 	type __real_##name(__VA_ARGS__); \
 	type __wrap_##name(__VA_ARGS__); \
 	type __wrap_##name(__VA_ARGS__)
 
+/* uthash gives a table back for which it gets no buckets: as if nothing were. */
+static __thread void *newest;
+
 WRAP(void *, malloc, size_t size)
 {
-	return denied(FAKE_MEMORY) ? NULL : __real_malloc(size);
+	return heap_denied() ? NULL : (newest = __real_malloc(size));
 }
 
 WRAP(void *, calloc, size_t count, size_t size)
 {
-	return denied(FAKE_MEMORY) ? NULL : __real_calloc(count, size);
+	return heap_denied() ? NULL : __real_calloc(count, size);
 }
 
 WRAP(void *, aligned_alloc, size_t alignment, size_t size)
 {
-	return denied(FAKE_MEMORY) ? NULL
-				   : __real_aligned_alloc(alignment, size);
+	return heap_denied() ? NULL : __real_aligned_alloc(alignment, size);
+}
+
+/* It may give memory back, which a program's hook may be told of. */
+WRAP(void, free, void *memory)
+{
+	if (fake_on_heap)
+		fake_on_heap();
+	if (memory && memory != newest && !fake_allocates)
+		fake_no_locks("free");
+	__real_free(memory);
 }
 
 WRAP(void *, mmap, void *addr, size_t size, int prot, int flags, int fd,

@@ -26,7 +26,9 @@ static struct fake_mr *mrs;
 static struct fake_mr *reusable;
 static bool reuse;
 static uint64_t bytes, memlock = UINT64_MAX;
-static enum ibv_fork_status fork_state = IBV_FORK_DISABLED;
+static bool fork_support, too_late;	  /* for it */
+static unsigned int dontfork[FAKE_PAGES]; /* registrations of each page */
+static unsigned int wrong_dofork, fork_questions;
 static struct ibv_pd pds[16];
 static uint32_t keys;
 
@@ -51,13 +53,13 @@ static void release(struct fake_mr *fake)
 	HASH_DEL(mrs, fake);
 	fake_allocates--;
 	bytes -= fake->mr.length;
-	free(fake->versions);
+	fake_free(fake->versions);
 	memset(fake, POISON, sizeof(*fake));
 	if (reuse) {
 		fake->reusable = reusable;
 		reusable = fake;
 	} else {
-		free(fake);
+		fake_free(fake);
 	}
 }
 
@@ -72,10 +74,12 @@ void fake_verbs_reset(void)
 	while (reusable) {
 		fake = reusable;
 		reusable = fake->reusable;
-		free(fake);
+		fake_free(fake);
 	}
 	memlock = UINT64_MAX;
-	fork_state = IBV_FORK_DISABLED;
+	fork_support = too_late = false;
+	memset(dontfork, 0, sizeof(dontfork));
+	wrong_dofork = fork_questions = 0;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -108,11 +112,85 @@ void fake_memlock(uint64_t limit)
 	pthread_mutex_unlock(&lock);
 }
 
-void fake_fork_status(enum ibv_fork_status status)
+/* ---- fork support --------------------------------------------------------------- */
+
+int fake_fork_init(void)
 {
+	int error = 0;
+
 	pthread_mutex_lock(&lock);
-	fork_state = status;
+	if (too_late && !fork_support)
+		error = EINVAL;
+	else
+		fork_support = true;
 	pthread_mutex_unlock(&lock);
+	return error;
+}
+
+bool fake_dontfork(size_t page)
+{
+	bool is;
+
+	pthread_mutex_lock(&lock);
+	is = dontfork[page];
+	pthread_mutex_unlock(&lock);
+	return is;
+}
+
+unsigned int fake_wrong_dofork(void)
+{
+	unsigned int n;
+
+	pthread_mutex_lock(&lock);
+	n = wrong_dofork;
+	pthread_mutex_unlock(&lock);
+	return n;
+}
+
+unsigned int fake_fork_questions(void)
+{
+	unsigned int n;
+
+	pthread_mutex_lock(&lock);
+	n = fork_questions;
+	pthread_mutex_unlock(&lock);
+	return n;
+}
+
+/* With the lock, as all that follow. Where nothing is mapped it fails. */
+static int dontfork_range(uintptr_t start, size_t length)
+{
+	size_t n, end;
+
+	if (!fork_support) {
+		too_late = true;
+		return 0;
+	}
+	fake_pages(start, length, &n, &end);
+	if (n == end)
+		return ENOMEM;
+	for (; n < end; n++)
+		dontfork[n]++;
+	return 0;
+}
+
+static void dofork_range(const struct fake_mr *fake)
+{
+	for (size_t n = fake->first; fork_support && n < fake->end; n++) {
+		dontfork[n]--;
+		if (fake->versions[n - fake->first] != fake_version(n))
+			wrong_dofork++;
+	}
+}
+
+/*
+ * A registration that cannot be, by which the cache finds out about fork
+ * support: as the real one no more than that. Not counted as a call.
+ */
+static bool is_question(uintptr_t start, int access)
+{
+	return start > FAKE_BASE + FAKE_PAGES * PAGE &&
+	       access == IBV_ACCESS_REMOTE_WRITE;
 }
 
 void fake_reuse_addresses(bool on)
@@ -161,11 +239,20 @@ static struct fake_mr *new_mr(struct ibv_pd *pd, uintptr_t start, size_t length,
 static struct ibv_mr *reg_mr(struct ibv_pd *pd, void *addr, size_t length,
 			     int access)
 {
-	int error = fake_enter(FAKE_REG);
 	struct ibv_mr *mr = NULL;
 	struct fake_mr *fake;
 	size_t middle;
+	int error;
 
+	if (is_question((uintptr_t)addr, access)) {
+		pthread_mutex_lock(&lock);
+		fork_questions++;
+		error = dontfork_range((uintptr_t)addr, length);
+		pthread_mutex_unlock(&lock);
+		errno = error ? error : EINVAL;
+		return NULL;
+	}
+	error = fake_enter(FAKE_REG);
 	if (!error &&
 	    ((access & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)) &&
 	     !(access & IBV_ACCESS_LOCAL_WRITE)))
@@ -181,6 +268,9 @@ static struct ibv_mr *reg_mr(struct ibv_pd *pd, void *addr, size_t length,
 		if (memlock != UINT64_MAX &&
 		    (length > memlock || bytes > memlock - length)) {
 			error = ENOMEM;
+		} else if (length &&
+			   (error = dontfork_range((uintptr_t)addr, length))) {
+			mr = NULL;
 		} else {
 			bytes += length;
 			fake->mr.lkey = fake->mr.rkey = ++keys;
@@ -192,8 +282,8 @@ static struct ibv_mr *reg_mr(struct ibv_pd *pd, void *addr, size_t length,
 		}
 		pthread_mutex_unlock(&lock);
 		if (error) {
-			free(fake->versions);
-			free(fake);
+			fake_free(fake->versions);
+			fake_free(fake);
 		}
 	}
 	fake_leave(FAKE_REG);
@@ -222,22 +312,13 @@ static int dereg_mr(struct ibv_mr *mr)
 	fake_during(FAKE_DEREG);
 	if (!error) {
 		pthread_mutex_lock(&lock);
+		dofork_range(fake);
 		release(fake);
 		pthread_mutex_unlock(&lock);
 	}
 	fake_leave(FAKE_DEREG);
 	errno = EXFULL;
 	return error;
-}
-
-static enum ibv_fork_status fork_status(void)
-{
-	enum ibv_fork_status status;
-
-	pthread_mutex_lock(&lock);
-	status = fork_state;
-	pthread_mutex_unlock(&lock);
-	return status;
 }
 
 static void before_fork(void)
@@ -259,7 +340,6 @@ static __attribute__((constructor(300))) void set_fork_handlers(void)
 const struct mrc_verbs fake_verbs = {
 	.reg_mr = reg_mr,
 	.dereg_mr = dereg_mr,
-	.fork_status = fork_status,
 };
 
 /* ---- the oracle -------------------------------------------------------------- */

@@ -16,7 +16,7 @@ extern const struct mrc_verbs fake_verbs;
 /* Protection domains, as many as wanted below 16. */
 struct ibv_pd *fake_pd(unsigned int n);
 
-/* Forgets (and frees) what is registered, limits, and the fork status. */
+/* Forgets (and frees) what is registered, limits, and fork support. */
 void fake_verbs_reset(void);
 
 /* Registrations there are, of one pd or (NULL) all, and their bytes. */
@@ -25,7 +25,20 @@ uint64_t fake_registered_bytes(void);
 
 /* More bytes than this are ENOMEM; UINT64_MAX, the default: no limit. */
 void fake_memlock(uint64_t bytes);
-void fake_fork_status(enum ibv_fork_status status);
+
+/*
+ * ibv_fork_init() of a libibverbs before version 51, or where the kernel does
+ * not copy pinned pages: from now on all memory that is registered becomes
+ * MADV_DONTFORK, and all that is deregistered MADV_DOFORK. EINVAL after the first
+ * registration.
+ */
+int fake_fork_init(void);
+/* Whether a fork child would be without this page. */
+bool fake_dontfork(size_t page);
+/* Pages made MADV_DOFORK that were not those registered, but new at that place. */
+unsigned int fake_wrong_dofork(void);
+/* How often the cache asked whether it is so. */
+unsigned int fake_fork_questions(void);
 
 /* Hands the address of the last deregistered one out again at once. */
 void fake_reuse_addresses(bool reuse);

@@ -3,12 +3,15 @@
  * The command `mrcache` as a user types it, as far as neither the driver nor an
  * RDMA device matters; with them it is tested in tests/guest/test_command.c.
  */
+#include "config.h"
 #include "unit.h"
 
+#include "guard/stacks.h"
 #include "guest/execute.h"
-#include "preload/publish.h"
+#include "publish.h"
 
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 static int plain_environment(void **state)
@@ -19,15 +22,16 @@ static int plain_environment(void **state)
 	return 0;
 }
 
-/* The tools may not have been built. */
-#define NEEDS_COMMAND()                           \
-	do {                                      \
-		(void)state;                      \
-		if (access(command_path(), X_OK)) \
-			skip();                   \
-	} while (0)
-
 static struct executed e;
+
+static void lines_fit(const char *text)
+{
+	for (size_t length; *text; text += length + (text[length] == '\n')) {
+		length = strcspn(text, "\n");
+		if (length > 80 && !memchr(text, '/', length))
+			fail_msg("longer than 80: %.*s", (int)length, text);
+	}
+}
 
 /* --- usage -------------------------------------------------------------------- */
 
@@ -66,7 +70,11 @@ static void wrong_usage(void **state)
 	assert_err(&e, "--help");
 	MRCACHE(&e, "--nonsense");
 	assert_status(&e, 2);
-	MRCACHE(&e, "doctor", "now");
+	MRCACHE(&e, "doctor", "--timeout=0");
+	assert_status(&e, 2);
+	MRCACHE(&e, "doctor", "no-such-program");
+	assert_status(&e, 127);
+	MRCACHE(&e, "env", "now");
 	assert_status(&e, 2);
 	MRCACHE(&e, "stat", "12x");
 	assert_status(&e, 2);
@@ -89,6 +97,9 @@ static void wrong_usage(void **state)
 	assert_err(&e, "no monitor lizard");
 	MRCACHE(&e, "run", "--linger=-1", "true");
 	assert_status(&e, 125);
+	MRCACHE(&e, "run", "--stack-caches=of", "true");
+	assert_status(&e, 125);
+	assert_err(&e, "--stack-caches=of: not guard, off or keep");
 }
 
 static void nothing_is_lost_silently(void **state)
@@ -121,9 +132,21 @@ static const char *any_library(void)
 	return path;
 }
 
+/* Those of stacks, whose caches `run` turns off. */
+static void no_stack_variables(void)
+{
+	for (int i = 0; i < STACKS; i++)
+		for (int j = 0; j < STACK_VARIABLES; j++)
+			if (known_stacks[i].variables[j].name)
+				unsetenv(known_stacks[i].variables[j].name);
+}
+
 static int with_library(void **state)
 {
 	(void)state;
+	no_stack_variables();
+	/* No driver, whatever this machine has. */
+	setenv("MRCACHE_DEVICE", "/dev/null/ummunotify", 1);
 	/* A sanitized command may be preloaded into, too. */
 	setenv("ASAN_OPTIONS", "verify_asan_link_order=0", 0);
 	return setenv("MRCACHE_PRELOAD", any_library(), 1);
@@ -131,11 +154,15 @@ static int with_library(void **state)
 
 static int without_library(void **state)
 {
-	static const char *const names[] = {"MRCACHE_PRELOAD", "LD_PRELOAD",
-					    "MRCACHE_LINGER",  "MRCACHE_REMOTE",
-					    "MRCACHE_LOG",     "MRCACHE_REMOT"};
+	static const char *const names[] = {
+		"MRCACHE_PRELOAD", "LD_PRELOAD",      "MRCACHE_LINGER",
+		"MRCACHE_REMOTE",  "MRCACHE_LOG",     "MRCACHE_REMOT",
+		"MRCACHE_GUARD",   "MRCACHE_ENABLE",  "MRCACHE_GUARD_UCX_HOOKS",
+		"MRCACHE_DEVICE",  "LD_LIBRARY_PATH", "PMI_RANK",
+		"MPI_LOCALRANKID"};
 
 	(void)state;
+	no_stack_variables();
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
 		unsetenv(names[i]);
 	return 0;
@@ -320,16 +347,304 @@ static void settings_that_make_no_sense(void **state)
 	assert_out(&e, "warn  settings  MRCACHE_REMOT:");
 }
 
-/* --- doctor ---------------------------------------------------------------------- */
+/* --- run: stacks' own caches. There is no driver here, so none is guarded. ------- */
 
-static void lines_fit(const char *text)
+#define ALL_OFF                                                          \
+	"FI_EFA_MR_CACHE_ENABLE=0\nFI_MR_CACHE_MAX_COUNT=0\n"            \
+	"MPIR_CVAR_CH4_OFI_MR_CACHE_SIZE=0\nMRCACHE_GUARD=0\n"           \
+	"MV2_USE_LAZY_MEM_UNREGISTER=0\nMVP_USE_LAZY_MEM_UNREGISTER=0\n" \
+	"OMPI_MCA_mpi_leave_pinned=0\nUCX_IB_REG_METHODS=direct\n"       \
+	"UCX_RCACHE_ENABLE=n\nUCX_WARN_UNUSED_ENV_VARS=n\n"
+
+/* What the program finds set. */
+#define SHOW        \
+	"sh", "-c", \
+		"env | grep -E '^(MRCACHE_GUARD|UCX_|FI_|OMPI_MCA|MV|MPIR)' | LC_ALL=C sort"
+
+static void without_a_driver_all_are_off(void **state)
 {
-	for (size_t length; *text; text += length + (text[length] == '\n')) {
-		length = strcspn(text, "\n");
-		if (length > 80 && !memchr(text, '/', length))
-			fail_msg("longer than 80: %.*s", (int)length, text);
-	}
+	NEEDS_COMMAND();
+	MRCACHE(&e, "run", "-v", SHOW);
+	assert_status(&e, 0);
+	assert_string_equal(e.out, ALL_OFF);
+	assert_err(
+		&e,
+		"nothing is cached (mrcache doctor says what to do); "
+		"stack caches: UCX, libfabric, Open MPI, MVAPICH, MPICH off\n");
+	assert_int_equal(strchr(e.err, '\n')[1], '\0');
+	/* Also where it was to be guarded. */
+	MRCACHE(&e, "run", "-v", "--stack-caches=guard", SHOW);
+	assert_string_equal(e.out, ALL_OFF);
+	MRCACHE(&e, "run", "-q", "-coff", SHOW);
+	assert_string_equal(e.out, ALL_OFF);
+	assert_string_equal(e.err, "");
 }
+
+static void kept_if_asked_and_loudly(void **state)
+{
+	NEEDS_COMMAND();
+	MRCACHE(&e, "run", "-v", "--stack-caches=keep", SHOW);
+	assert_status(&e, 0);
+	assert_string_equal(e.out, "MRCACHE_GUARD=0\n");
+	assert_err(&e, "stack caches: UCX, libfabric, Open MPI, MVAPICH, MPICH "
+		       "LEFT ON, which may use stale memory\n");
+	/* Nothing is to be done to the program at all. */
+	setenv("MRCACHE_ENABLE", "0", 1);
+	MRCACHE(&e, "run", "-v", SHOW);
+	assert_string_equal(e.out, "MRCACHE_GUARD=0\n");
+	assert_err(&e, "MRCACHE_ENABLE=0: nothing is cached; stack caches: ");
+	assert_err(&e, "LEFT ON");
+}
+
+static void what_the_user_set_stays(void **state)
+{
+	NEEDS_COMMAND();
+	setenv("UCX_RCACHE_ENABLE", "y", 1);
+	setenv("FI_MR_CACHE_MAX_COUNT", "0", 1);
+	setenv("OMPI_MCA_mpi_leave_pinned", "1", 1);
+	setenv("PSM3_MR_CACHE_MODE", "2", 1);
+	MRCACHE(&e, "run", "-v", SHOW);
+	assert_status(&e, 0);
+	assert_out(&e, "UCX_RCACHE_ENABLE=y\n");
+	assert_out(&e, "OMPI_MCA_mpi_leave_pinned=1\n");
+	assert_null(strstr(e.out, "UCX_IB_REG_METHODS"));
+	assert_err(&e, "stack caches: MVAPICH, MPICH off; UCX LEFT ON "
+		       "(UCX_RCACHE_ENABLE=y); libfabric off "
+		       "(FI_MR_CACHE_MAX_COUNT=0); Open MPI LEFT ON "
+		       "(OMPI_MCA_mpi_leave_pinned=1); PSM3 LEFT ON "
+		       "(PSM3_MR_CACHE_MODE=2)\n");
+	/* Also if it came from one outside. */
+	no_stack_variables();
+	MRCACHE(&e, "run", "-q", command_path(), "run", "-q", SHOW);
+	assert_out(&e, ALL_OFF);
+}
+
+/* Empty files will do: only their names are looked for. */
+static void only_what_is_installed_is_told(void **state)
+{
+	char directory[] = "/tmp/mrcache-stacks.XXXXXX", path[64];
+
+	NEEDS_COMMAND();
+	assert_non_null(mkdtemp(directory));
+	setenv("LD_LIBRARY_PATH", directory, 1);
+	snprintf(path, sizeof(path), "%s/libucp.so.0", directory);
+	close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+	MRCACHE(&e, "run", "true");
+	assert_err(&e, "stack caches: UCX");
+	assert_null(strstr(e.err, "MVAPICH"));
+	/* It is there, and cannot be asked. */
+	MRCACHE(&e, "doctor");
+	assert_out(&e, "ok    stacks    UCX: its cache would be off "
+		       "(UCX_RCACHE_ENABLE=n)");
+	lines_fit(e.out);
+	unlink(path);
+	rmdir(directory);
+}
+
+static void one_process_of_a_job_says_it(void **state)
+{
+	NEEDS_COMMAND();
+	setenv("MPI_LOCALRANKID", "1", 1);
+	MRCACHE(&e, "run", "-v", SHOW);
+	assert_string_equal(e.out, ALL_OFF);
+	assert_string_equal(e.err, "");
+	/* The first on another host, which may be another in what is wrong. */
+	setenv("MPI_LOCALRANKID", "0", 1);
+	setenv("PMI_RANK", "7", 1);
+	MRCACHE(&e, "run", "true");
+	assert_err(&e, "nothing is cached");
+}
+
+/* --- run: programs that start others ---------------------------------------------- */
+
+static void says_of(const char *name, const char *words)
+{
+	char link[64] = "/tmp/mrcache-launcher.XXXXXX";
+
+	assert_non_null(mkdtemp(link));
+	strcat(link, "/");
+	strcat(link, name);
+	assert_int_equal(symlink("/bin/true", link), 0);
+	/* As if the driver were here: --elsewhere is of env alone. */
+	MRCACHE(&e, "run", "-v", "-mnone", link);
+	assert_status(&e, 0);
+	assert_null(strstr(e.err, " cached with"));
+	if (words)
+		assert_err(&e, words);
+	else
+		assert_null(strstr(e.err, "environment"));
+	unlink(link);
+	*strrchr(link, '/') = '\0';
+	rmdir(link);
+}
+
+static void launchers_that_drop_the_environment(void **state)
+{
+	NEEDS_COMMAND();
+	says_of("sudo", "sudo gives what it starts another environment: put "
+			"mrcache run behind it");
+	says_of("ssh", "ssh gives what it starts another environment");
+	says_of("srun", NULL);
+	says_of("mpiexec.hydra", NULL);
+	says_of("python3.11", NULL);
+	says_of("sudoku", NULL);
+	MRCACHE(&e, "doctor", "-mnone", "sh", "-c", "true");
+	assert_out(&e, "what sh starts gets the environment");
+}
+
+/* --- env -------------------------------------------------------------------------- */
+
+/* What a shell has after eval is what run gives a program. */
+static void env_is_what_run_exports(void **state)
+{
+	static char ran[sizeof(e.out)];
+
+	NEEDS_COMMAND();
+	setenv("LD_PRELOAD", "libm.so.6", 1);
+	MRCACHE(&e, "run", "-q", "--remote", "--stats=/tmp/it's a file", "sh",
+		"-c", "env | LC_ALL=C sort | grep -v '^_='");
+	strcpy(ran, e.out);
+	assert_non_null(strstr(ran, "MRCACHE_STATS=/tmp/it's a file\n"));
+	execute_as(&e, &(const struct as){0},
+		   (const char *const[]){
+			   "/bin/sh", "-c",
+			   "eval \"$(\"$0\" env -q --remote '--stats=/tmp/it'"
+			   "\\''s a file')\" && env | LC_ALL=C sort | "
+			   "grep -v '^_='",
+			   command_path(), NULL});
+	assert_status(&e, 0);
+	assert_string_equal(e.out, ran);
+	unsetenv("LD_PRELOAD");
+
+	MRCACHE(&e, "env", "-q", "--csh", "--stats=/a!b'c d");
+	assert_status(&e, 0);
+	assert_out(&e, "setenv MRCACHE_STATS '/a\\!b'\\''c d';\n");
+	assert_out(&e, "setenv UCX_RCACHE_ENABLE n;\n");
+	MRCACHE(&e, "env", "-q", "--json", "--stats=/a\"b");
+	assert_status(&e, 0);
+	assert_out(&e, "\"MRCACHE_STATS\": \"/a\\\"b\"");
+	assert_out(&e, "\"FI_MR_CACHE_MAX_COUNT\": \"0\"");
+	/* Rather nothing than a value that it is not. */
+	MRCACHE(&e, "env", "-q", "--json", "--stats=/\xff");
+	assert_status(&e, 1);
+	assert_string_equal(e.out, "");
+	assert_err(&e, "JSON is UTF-8, and the value of MRCACHE_STATS is not");
+	MRCACHE(&e, "env", "-q", "--stats=/\xff");
+	assert_status(&e, 0);
+	assert_out(&e, "export MRCACHE_STATS='/\xff'\n");
+	/* What is set already is not repeated. */
+	setenv("FI_MR_CACHE_MAX_COUNT", "0", 1);
+	MRCACHE(&e, "env");
+	assert_null(strstr(e.out, "FI_MR_CACHE_MAX_COUNT"));
+	assert_err(&e, "nothing is cached");
+	MRCACHE(&e, "env", "-b", "much");
+	assert_status(&e, 1);
+	assert_string_equal(e.out, "");
+}
+
+static void env_for_other_hosts(void **state)
+{
+	NEEDS_COMMAND();
+	MRCACHE(&e, "env", "--elsewhere", "-v");
+	assert_status(&e, 0);
+	assert_null(strstr(e.out, "UCX_RCACHE_ENABLE"));
+	assert_null(strstr(e.out, "MRCACHE_GUARD"));
+	assert_out(&e, "export OMPI_MCA_mpi_leave_pinned=0\n");
+	assert_err(&e, "UCX, libfabric guarded");
+	assert_err(&e, "mrcache: ummunotify ready, but not for remote access");
+	MRCACHE(&e, "env", "--elsewhere", "-v", "-b0");
+	assert_err(&e, "ready, but nothing is cached (MRCACHE_MAX_BYTES=0)");
+	MRCACHE(&e, "env", "--elsewhere", "-v", "-m", "ummunotify-2010");
+	assert_err(&e, "mrcache: ummunotify-2010 ready");
+	assert_out(&e, "export UCX_RCACHE_ENABLE=n\n");
+}
+
+/* --- run --verify: here nothing registers ------------------------------------------- */
+
+#define BEGAN                                          \
+	"{\"host\":\"a\",\"pid\":1,\"command\":\"x\"," \
+	"\"began\":true}\\n"
+#define ENDED                                          \
+	"{\"host\":\"a\",\"pid\":1,\"command\":\"x\"," \
+	"\"registrations\":5,\"protected\":true}\\n"
+#define SAYS(lines, file) "printf '" lines "' >$MRCACHE_VERIFY/" file "; "
+
+static void verify_needs_evidence(void **state)
+{
+	char directory[] = "/tmp/mrcache-evidence.XXXXXX", option[96];
+
+	NEEDS_COMMAND();
+	MRCACHE(&e, "run", "--verify", "sh", "-c", "echo $MRCACHE_VERIFY");
+	assert_status(&e, 123);
+	assert_err(&e, "not verified: no process registered memory");
+	e.out[strcspn(e.out, "\n")] = '\0';
+	assert_int_equal(access(e.out, F_OK), -1);
+	/* The program's own status goes first. */
+	MRCACHE(&e, "run", "--verify", "sh", "-c", "exit 7");
+	assert_status(&e, 7);
+	MRCACHE(&e, "run", "--verify", "sh", "-c", "kill -TERM $$");
+	assert_status(&e, 128 + SIGTERM);
+#ifndef __SANITIZE_THREAD__ /* which keeps signals until waitpid() returns */
+	/* What came at it reaches the program. */
+	MRCACHE(&e, "run", "--verify", "sh", "-c",
+		"trap 'exit 9' TERM; kill -TERM $PPID; "
+		"for i in $(seq 200); do sleep 0.1; done");
+	assert_status(&e, 9);
+#endif
+
+	assert_non_null(mkdtemp(directory));
+	snprintf(option, sizeof(option), "--verify=%s", directory);
+	MRCACHE(&e, "run", option, "sh", "-c", SAYS(BEGAN, "a.1"));
+	assert_status(&e, 123);
+	assert_err(&e, "a: x (1): never came to its end");
+	assert_err(&e, "of 1 processes 0 were not protected, and of 1 it is");
+	MRCACHE(&e, "run", option, "sh", "-c", SAYS(BEGAN ENDED, "a.1"));
+	assert_status(&e, 0);
+	assert_err(&e, "verified: 1 process registered memory 5 times");
+	/* What that one left proves nothing of another. */
+	MRCACHE(&e, "run", option, "true");
+	assert_status(&e, 123);
+	assert_err(&e, "no process registered memory");
+	/* A full disk. */
+	MRCACHE(&e, "run", option, "sh", "-c",
+		SAYS(BEGAN ENDED, "a.1") SAYS("", "a.2"));
+	assert_status(&e, 123);
+	assert_err(&e, "a.2: what it says is not whole");
+	MRCACHE(&e, "run", option, "sh", "-c", SAYS(BEGAN ENDED "{", "a.1"));
+	assert_status(&e, 123);
+	snprintf(option, sizeof(option), "rm -r %s", directory);
+	assert_int_equal(system(option), 0);
+}
+
+/* As what a daemon starts may be. */
+static void verify_where_children_are_ignored(void **state)
+{
+	NEEDS_COMMAND();
+	assert_true(execute_begin(
+		&e, &(const struct as){0},
+		(const char *const[]){"/usr/bin/env", "--ignore-signal=CHLD",
+				      command_path(), "run", "--verify", "sh",
+				      "-c", "exit 7", NULL}));
+	execute_end(&e);
+	assert_status(&e, 7);
+}
+
+static void guards_by_name(void **state)
+{
+	NEEDS_COMMAND();
+	setenv("MRCACHE_GUARD", "ucx,mpi", 1);
+	setenv("MRCACHE_GUARD_UCX_HOOKS", "no", 1);
+	MRCACHE(&e, "run", "true");
+	assert_status(&e, 0);
+	assert_err(&e, "MRCACHE_GUARD=ucx,mpi: not 0, 1, all, ucx, libfabric "
+		       "or a list of them: all are guarded\n");
+	assert_err(&e, "MRCACHE_GUARD_UCX_HOOKS=no: not 0 or 1");
+	MRCACHE(&e, "doctor");
+	assert_out(&e, "warn  settings  MRCACHE_GUARD=ucx,mpi");
+	assert_out(&e, "warn  settings  MRCACHE_GUARD_UCX_HOOKS=no");
+}
+
+/* --- doctor ---------------------------------------------------------------------- */
 
 static void a_doctor_says_what_to_do(void **state)
 {
@@ -371,7 +686,51 @@ static void a_doctor_speaks_json(void **state)
 	assert_out(&e, "\"check\": \"kernel\"");
 	assert_out(&e, "\"status\": \"ok\"");
 	assert_out(&e, "\"failed\": ");
+	assert_out(&e, "\"host\": \"");
+	assert_out(&e, "\"protected\": true");
+	/* Nothing is left out for a name that is no text. */
+	setenv("MRCACHE_\xff", "1", 1);
+	MRCACHE(&e, "doctor", "--json");
+	unsetenv("MRCACHE_\xff");
+	assert_out(&e, "\"check\": \"settings\",\n      \"status\": \"warn\"");
+	/* One for each host of a job, on a line. */
+	setenv("MPI_LOCALRANKID", "0", 1);
+	MRCACHE(&e, "doctor", "--json");
+	assert_non_null(strchr(e.out, '\n'));
+	assert_int_equal(strchr(e.out, '\n')[1], '\0');
+	MRCACHE(&e, "doctor");
+	assert_int_equal(e.out[strcspn(e.out, ":\n")], ':');
+	setenv("MPI_LOCALRANKID", "1", 1);
+	MRCACHE(&e, "doctor");
+	assert_status(&e, 0);
+	assert_string_equal(e.out, "");
+	unsetenv("MPI_LOCALRANKID");
 	assert_string_equal(e.err, "");
+}
+
+/* As srun starts it: four tasks on two nodes, of which it is told no other way. */
+static void a_doctor_on_each_node_of_srun(void **state)
+{
+	static const char *const tasks[][2] = {
+		{"0", "0"}, {"1", "1"}, {"2", "0"}, {"3", "1"}};
+	char head[160] = "";
+
+	NEEDS_COMMAND();
+	gethostname(head, 128);
+	strcat(head, ":\n");
+	for (size_t i = 0; i < 4; i++) {
+		setenv("SLURM_PROCID", tasks[i][0], 1);
+		setenv("SLURM_LOCALID", tasks[i][1], 1);
+		MRCACHE(&e, "doctor");
+		if (*tasks[i][1] == '0')
+			assert_int_equal(strncmp(e.out, head, strlen(head)), 0);
+		else
+			assert_string_equal(e.out, "");
+		/* A node that fails must fail the step, by whichever task. */
+		assert_status(&e, *tasks[i][1] == '0');
+	}
+	unsetenv("SLURM_PROCID");
+	unsetenv("SLURM_LOCALID");
 }
 
 static void a_small_memlock(void **state)
@@ -429,6 +788,14 @@ static int new_counters(void **state)
 	good.counts[STAT_STALE_HELD] = 2;
 	good.counts[STAT_BYPASS + MRCACHE_BYPASS_REMOTE] = 13;
 	good.counts[STAT_BYPASS + MRCACHE_BYPASS_MEMORY] = 1;
+	good.counts[STAT_GUARDED] = 20;
+	good.counts[STAT_GUARD_REFUSED] = 6;
+	good.counts[STAT_GUARD_TOLD] = 8;
+	good.counts[STAT_FORK_RELEASES] = 9;
+	good.threads[0].guard_checked = 300;
+	good.threads[7].guard_checked = 33;
+	good.unguarded = 1u << STACK_OPENMPI | UNGUARDED_VERBS;
+	good.turned_off = 1u << STACK_UCX;
 	snprintf(path, sizeof(path), PUBLISH_DIRECTORY "/mrcache.%u.%d",
 		 geteuid(), getpid());
 	unlink(path);
@@ -486,6 +853,9 @@ static void counters_are_shown(void **state)
 		   "    752     48  94.0%      3      5     14     11   640K "
 		   "    2 program\n");
 	assert_out(&e, "bypassed: remote 13, memory 1\n");
+	assert_out(&e, "        guarded: 20, checked 333, refused 6, told 8\n");
+	assert_out(&e, "        turned off: UCX\n"
+		       "        not guarded: Open MPI, deep binding\n");
 	assert_string_equal(e.err, "");
 	lines_fit(e.out);
 	MRCACHE(&e, "stat", "--json", self());
@@ -495,12 +865,75 @@ static void counters_are_shown(void **state)
 	assert_out(&e, "\"hit_rate\": 0.94");
 	assert_out(&e, "\"cached_bytes\": 655360");
 	assert_out(&e, "\"remote\": 13");
+	assert_out(&e, "\"guard_checked\": 333");
+	assert_out(&e, "\"guard_refused\": 6");
+	assert_out(&e, "\"guard_told\": 8");
+	assert_out(&e, "\"fork_releases\": 9");
+	assert_out(&e, "\"Open MPI\",\n");
 	/* Without a number: at least this one. */
 	MRCACHE(&e, "stat");
 	assert_status(&e, 0);
 	assert_out(&e, " program\n");
 	/* It is alive, so its file stays. */
 	assert_int_equal(access(path, F_OK), 0);
+}
+
+/* Of a process that runs, as this one does, by its counters. */
+static void verify_says_so_far_at_a_signal(void **state)
+{
+	char script[512], host[128] = "", go[] = "/tmp/mrcache-go.XXXXXX";
+	int fd = mkstemp(go);
+
+	if (fd >= 0)
+		close(fd);
+	NEEDS_COMMAND();
+#ifdef __SANITIZE_THREAD__ /* which keeps signals until waitpid() returns */
+	unlink(go);
+	skip();
+#endif
+	with_library(state); /* the build may have no shim */
+	good.unguarded = 0;
+	good.counts[STAT_REGISTRATIONS] = 57;
+	put();
+	gethostname(host, sizeof(host) - 1);
+	/* It goes on when the file is gone. */
+	snprintf(script, sizeof(script),
+		 "exec >$MRCACHE_VERIFY/a.1; printf '{\"host\":\"%s\","
+		 "\"pid\":%s,\"command\":\"x\",\"began\":true}\\n'; "
+		 "kill -s RTMIN $PPID; "
+		 "while [ -e %s ]; do sleep 0.05; done; printf '" ENDED "'",
+		 host, self(), go);
+	for (int protected = 1; protected >= 0; protected --) {
+		const char *says = protected
+					   ? "verified so far: 1 process (1 "
+					     "running) on this host registered "
+					     "memory 57 times, 20 of these"
+					   : "not verified so far: of 1 "
+					     "processes 1 were not protected";
+
+		e.err[0] = '\0';
+		assert_true(execute_begin(
+			&e, &(const struct as){0},
+			(const char *const[]){NULL, "run", "--verify", "sh",
+					      "-c", script, NULL}));
+		for (int i = 0; i < 2000 && !strstr(e.err, " so far"); i++) {
+			usleep(10000);
+			execute_collect(&e);
+		}
+		unlink(go);
+		execute_end(&e);
+		assert_status(&e, 0);
+		assert_err(&e, says);
+		assert_err(&e, "verified: 1 process on this host registered "
+			       "memory 5 times");
+		good.unguarded = 1u << STACK_OPENMPI;
+		put();
+		fd = open(go, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+		if (fd >= 0)
+			close(fd);
+	}
+	unlink(go);
+	without_library(state);
 }
 
 static void large_counters_keep_their_column(void **state)
@@ -714,6 +1147,60 @@ static void what_is_mapped_is_not_cleared_away(void **state)
 	munmap(mapping, sizeof(good));
 }
 
+/* One that calls the library itself, as this program does. */
+static void users_of_the_library(void **state)
+{
+	struct mrcache *first, *second;
+	struct mrcache_attr attr;
+
+	NEEDS_COMMAND();
+	mrcache_attr_init(&attr);
+	attr.monitor = "none";
+	first = mrcache_open(&attr);
+	second = mrcache_open(&attr);
+	assert_true(first && second);
+	MRCACHE(&e, "stat", "--json", self());
+	assert_status(&e, 0);
+	assert_out(&e, "\"command\": \"test_cli\"");
+	assert_out(&e, "\"monitor\": \"none\"");
+	/* The first has it, and the next after that. */
+	assert_string_not_equal((char *)first->counters->command, "");
+	assert_string_equal((char *)second->counters->command, "");
+	assert_int_equal(mrcache_close(first), 0);
+	first = mrcache_open(&attr);
+	assert_string_not_equal((char *)first->counters->command, "");
+	/* A child's end is not its end. */
+	fflush(NULL);
+	e.pid = fork();
+	if (!e.pid)
+		exit(0);
+	waitpid(e.pid, NULL, 0);
+	assert_int_equal(access(path, F_OK), 0);
+	assert_int_equal(mrcache_close(first), 0);
+	assert_int_equal(mrcache_close(second), 0);
+}
+
+/* The signal of RLIMIT_FSIZE would end the program. */
+static void a_limit_of_file_sizes_costs_the_file_only(void **state)
+{
+	struct rlimit limit = {0, RLIM_INFINITY};
+	struct mrcache_attr attr;
+	int status;
+
+	(void)state;
+	mrcache_attr_init(&attr);
+	attr.monitor = "none";
+	e.pid = fork();
+	if (!e.pid) {
+		getrlimit(RLIMIT_FSIZE, &limit);
+		limit.rlim_cur = 0;
+		setrlimit(RLIMIT_FSIZE, &limit);
+		_exit(!mrcache_open(&attr));
+	}
+	waitpid(e.pid, &status, 0);
+	assert_int_equal(status, 0);
+}
+
 static void names_that_are_nearly_right(void **state)
 {
 	static const char *const wrong[] = {"mrcache.0",      "mrcache.%d.%d.x",
@@ -762,14 +1249,14 @@ static char *source(const char *name)
 
 static void every_option_is_described(void **state)
 {
-	static const char *const commands[] = {"run", "doctor", "stat"};
+	static const char *const commands[] = {"run", "env", "doctor", "stat"};
 	char option[64], want[80];
 	const char *text;
 
 	NEEDS_COMMAND();
 	if (!source("docs/man/mrcache.1"))
 		skip();
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < 4; i++) {
 		MRCACHE(&e, commands[i], "--help");
 		for (const char *at = e.out; (at = strstr(at, " --")); at++) {
 			size_t length =
@@ -802,6 +1289,21 @@ static void every_setting_is_described(void **state)
 	(void)state;
 	if (!text)
 		skip();
+	assert_non_null(strstr(text, ".It Ev MRCACHE_GUARD\n"));
+	assert_non_null(strstr(text, ".It Ev MRCACHE_GUARD_UCX_HOOKS\n"));
+	/* What is exported to turn a stack's cache off. */
+	for (int i = 0; i < STACKS; i++)
+		for (int j = 0; j < STACK_VARIABLES; j++) {
+			const struct stack_variable *variable =
+				&known_stacks[i].variables[j];
+
+			if (!variable->off)
+				continue;
+			snprintf(want, sizeof(want), ".Ev %s Ns = Ns Li %s",
+				 variable->name, variable->off);
+			if (!strstr(text, want))
+				fail_msg("mrcache(7) lacks %s", want);
+		}
 	for (size_t i = 0; (name = mrc_config_variable(i)); i++) {
 		snprintf(want, sizeof(want), ".It Ev %s\n", name);
 		if (!strstr(text, want))
@@ -834,10 +1336,23 @@ int main(void)
 		RUN_TEST(programs_that_cannot_be_helped),
 		RUN_TEST(programs_that_are_damaged),
 		RUN_TEST(settings_that_make_no_sense),
+		RUN_TEST(without_a_driver_all_are_off),
+		RUN_TEST(kept_if_asked_and_loudly),
+		RUN_TEST(what_the_user_set_stays),
+		RUN_TEST(only_what_is_installed_is_told),
+		RUN_TEST(one_process_of_a_job_says_it),
+		RUN_TEST(launchers_that_drop_the_environment),
+		RUN_TEST(env_is_what_run_exports),
+		RUN_TEST(env_for_other_hosts),
+		RUN_TEST(verify_needs_evidence),
+		RUN_TEST(verify_where_children_are_ignored),
+		RUN_TEST(guards_by_name),
 		RUN_TEST(a_doctor_says_what_to_do),
 		RUN_TEST(a_doctor_speaks_json),
+		RUN_TEST(a_doctor_on_each_node_of_srun),
 		RUN_TEST(a_small_memlock),
 		STAT_TEST(counters_are_shown),
+		STAT_TEST(verify_says_so_far_at_a_signal),
 		STAT_TEST(large_counters_keep_their_column),
 		STAT_TEST(a_watch_ends_with_ctrl_c),
 		STAT_TEST(a_watch_ends_with_the_process),
@@ -851,6 +1366,8 @@ int main(void)
 		STAT_TEST(dead_processes_are_cleared_away),
 		STAT_TEST(what_is_mapped_is_not_cleared_away),
 		STAT_TEST(names_that_are_nearly_right),
+		STAT_TEST(users_of_the_library),
+		STAT_TEST(a_limit_of_file_sizes_costs_the_file_only),
 		cmocka_unit_test(every_option_is_described),
 		cmocka_unit_test(every_setting_is_described),
 	};

@@ -3,18 +3,25 @@
  * Settings: defaults, what each environment variable accepts and refuses, that
  * it has the last word, what is said of mistakes, and names and error texts.
  */
+#include "config.h"
+#include "share.h"
+#include "log.h"
 #include "unit.h"
 
 #include <infiniband/verbs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static const char *const variables[] = {
-	"MRCACHE_LOG",	      "MRCACHE_MONITOR",  "MRCACHE_DEVICE",
-	"MRCACHE_MAX_BYTES",  "MRCACHE_MAX_REGS", "MRCACHE_REPINS",
-	"MRCACHE_REMOTE",     "MRCACHE_LINGER",	  "MRCACHE_CONTAIN",
-	"MRCACHE_PAGE_ALIGN", "MRCACHE_REAPER",
+	"MRCACHE_LOG",	       "MRCACHE_MONITOR",  "MRCACHE_DEVICE",
+	"MRCACHE_MAX_BYTES",   "MRCACHE_MAX_REGS", "MRCACHE_REPINS",
+	"MRCACHE_REMOTE",      "MRCACHE_LINGER",   "MRCACHE_CONTAIN",
+	"MRCACHE_PAGE_ALIGN",  "MRCACHE_REAPER",   "MRCACHE_FORK_RELEASE",
+	"MRCACHE_FINGERPRINT",
 };
 
 /* A device that is not there, whatever this machine has. */
@@ -39,6 +46,7 @@ static int with(const char *name, const char *value, struct mrcache_attr *attr)
 	int ret;
 
 	quiet_attr(attr);
+	attr->environment_widens = true;
 	setenv(name, value, 1);
 	ret = mrc_config(attr);
 	unsetenv(name);
@@ -73,11 +81,122 @@ static void the_defaults_are_sane(void **state)
 	assert_false(attr.contain);
 	assert_false(attr.page_align);
 	assert_false(attr.reaper);
+	assert_false(attr.fingerprint);
 	assert_int_equal(attr.log_level, MRCACHE_LOG_WARN);
 	assert_null(attr.log);
 	assert_int_equal(mrc_config(&attr), 0);
 	assert_string_equal(attr.monitor, "auto");
 	assert_string_equal(attr.device, "/dev/ummunotify");
+}
+
+static void write_to(const char *directory, const char *name, const char *text)
+{
+	char path[300];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	f = fopen(path, "we");
+	assert_non_null(f);
+	fputs(text, f);
+	assert_int_equal(fclose(f), 0);
+}
+
+static void the_least_limit_of_all_control_groups_counts(void **state)
+{
+	static const struct {
+		const char *membership, *top, *inner;
+		uint64_t limit;
+	} cases[] = {
+		{"0::/a/b\n", "max\n", "1000\n", 1000},
+		{"0::/a/b\n", "1000\n", "max\n", 1000},
+		{"0::/a/b\n", "1000\n", "2000\n", 1000},
+		{"0::/a/b\n", "max\n", "max\n", UINT64_MAX},
+		{"9:memory:/a\n0::/a/b\n", "3000\n", "2000\n", 2000},
+		{"0::/\n", "5000\n", "1\n", 5000},
+		{"0::/elsewhere/c\n", "5000\n", "1\n", 5000},
+		{"9:memory:/a/b\n", "1\n", "1\n", UINT64_MAX},
+		{"1:name=x0::/a/b\n", "1\n", "1\n", UINT64_MAX},
+		{"0::/a/b\n", "", "much\n", UINT64_MAX},
+	};
+	char root[] = "/tmp/test_config.XXXXXX", membership[64], inner[64],
+	     command[128];
+
+	(void)state;
+	assert_non_null(mkdtemp(root));
+	snprintf(membership, sizeof(membership), "%s/membership", root);
+	snprintf(inner, sizeof(inner), "%s/a/b", root);
+	snprintf(command, sizeof(command), "mkdir -p %s", inner);
+	assert_int_equal(system(command), 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		write_to(root, "membership", cases[i].membership);
+		write_to(root, "memory.max", cases[i].top);
+		write_to(inner, "memory.max", cases[i].inner);
+		assert_int_equal(mrc_cgroup_limit(membership, root),
+				 cases[i].limit);
+	}
+	snprintf(command, sizeof(command), "rm -r %s", root);
+	assert_int_equal(system(command), 0);
+	assert_int_equal(mrc_cgroup_limit(membership, root), UINT64_MAX);
+}
+
+static void ranks_share_what_there_is(void **state)
+{
+	static const struct {
+		const char *name, *value;
+		unsigned int ranks;
+	} cases[] = {
+		{"OMPI_COMM_WORLD_LOCAL_SIZE", "128", 128},
+		{"MPI_LOCALNRANKS", "4", 4},
+		{"MV2_COMM_WORLD_LOCAL_SIZE", "2", 2},
+		{"SLURM_STEP_TASKS_PER_NODE", "16(x2),8", 16},
+		{"SLURM_STEP_TASKS_PER_NODE", "3,64(x7)", 64},
+		{"OMPI_COMM_WORLD_LOCAL_SIZE", "0", 1},
+		{"OMPI_COMM_WORLD_LOCAL_SIZE", "", 1},
+		{"OMPI_COMM_WORLD_LOCAL_SIZE", "-3", 1},
+		{"OMPI_COMM_WORLD_LOCAL_SIZE", "many", 1},
+	};
+	struct mrc_limits alone, shared;
+	struct mrcache_attr attr;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+		unsetenv(cases[i].name);
+	mrc_limits(&alone);
+	assert_int_equal(alone.ranks, 1);
+	assert_true(alone.bytes <= alone.memory / 2);
+	assert_true(alone.bytes <= alone.cgroup / 2);
+	assert_true(alone.bytes <= alone.memlock);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		setenv(cases[i].name, cases[i].value, 1);
+		mrc_limits(&shared);
+		assert_int_equal(shared.ranks, cases[i].ranks);
+		assert_true(shared.bytes * cases[i].ranks <= alone.memory / 2);
+		mrcache_attr_init(&attr);
+		assert_int_equal(attr.max_bytes, shared.bytes);
+		unsetenv(cases[i].name);
+	}
+}
+
+static void what_may_not_be_locked_is_not_planned_for(void **state)
+{
+	struct rlimit limit = {2 << 20, 2 << 20};
+	struct mrc_limits limits;
+	pid_t pid = fork();
+	int status;
+
+	(void)state;
+	if (!pid) {
+		/* The limit does not bind who has CAP_IPC_LOCK. */
+		setrlimit(RLIMIT_MEMLOCK, &limit);
+		if (!geteuid() && setuid(65534))
+			_exit(77);
+		mrc_limits(&limits);
+		_exit(limits.bytes != 2 << 20);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		skip();
+	assert_int_equal(status, 0);
 }
 
 static void sizes_take_suffixes(void **state)
@@ -212,17 +331,31 @@ static void page_align_needs_contain(void **state)
 	assert_int_equal(with("MRCACHE_PAGE_ALIGN", "1", &attr), -EINVAL);
 	assert_int_equal(log_lines(MRCACHE_LOG_ERROR), 1);
 	quiet_attr(&attr);
+	attr.environment_widens = true;
 	setenv("MRCACHE_CONTAIN", "1", 1);
 	setenv("MRCACHE_PAGE_ALIGN", "1", 1);
 	assert_int_equal(mrc_config(&attr), 0);
 	assert_true(attr.page_align);
-	/* The administrator may also turn them off. */
+	/* The administrator may also turn off what the program asks for. */
 	quiet_attr(&attr);
 	attr.contain = attr.page_align = true;
 	setenv("MRCACHE_CONTAIN", "0", 1);
-	assert_int_equal(mrc_config(&attr), -EINVAL);
-	setenv("MRCACHE_PAGE_ALIGN", "0", 1);
 	assert_int_equal(mrc_config(&attr), 0);
+	assert_false(attr.contain);
+	assert_false(attr.page_align);
+	/* But not ask for both at once. */
+	quiet_attr(&attr);
+	attr.contain = attr.page_align = true;
+	setenv("MRCACHE_CONTAIN", "0", 1);
+	setenv("MRCACHE_PAGE_ALIGN", "1", 1);
+	assert_int_equal(mrc_config(&attr), -EINVAL);
+	assert_int_equal(log_lines(MRCACHE_LOG_ERROR), 1);
+	/* What the program itself got wrong is its error. */
+	quiet_attr(&attr);
+	attr.page_align = true;
+	assert_int_equal(mrc_config(&attr), -EINVAL);
+	assert_null(mrcache_open(&attr));
+	assert_int_equal(errno, EINVAL);
 	unset_all();
 }
 
@@ -328,8 +461,8 @@ static void auto_without_a_device_passes_through(void **state)
 		assert_int_equal(log_lines(MRCACHE_LOG_WARN), 1);
 		assert_int_equal(log_lines(MRCACHE_LOG_ERROR), 0);
 		assert_int_equal(log_containing(NO_DEVICE), 1);
-		assert_int_equal(mrcache_stats(cache, &stats, sizeof(stats)),
-				 0);
+		assert_int_equal(
+			mrcache_get_stats(cache, &stats, sizeof(stats)), 0);
 		assert_int_equal(mrcache_close(cache), 0);
 	}
 }
@@ -389,11 +522,110 @@ static void the_environment_has_the_last_word(void **state)
 	assert_int_equal(log_containing("/nowhere/else"), 1);
 	assert_int_equal(mrcache_close(cache), 0);
 
-	setenv("MRCACHE_MAX_REGS", "many", 1);
-	errno = 0;
-	assert_null(mrcache_open(&attr));
-	assert_int_equal(errno, EINVAL);
 	unset_all();
+}
+
+/* Nonsense costs a line and the cache, not the program's call. */
+static void nonsense_costs_the_cache_only(void **state)
+{
+	static const char *const wrong[][2] = {
+		{"MRCACHE_MAX_REGS", "many"}, {"MRCACHE_MONITOR", "magic"},
+		{"MRCACHE_REMOTE", "yes"},    {"MRCACHE_DEVICE", ""},
+		{"MRCACHE_LOG", "loud"},
+	};
+	struct mrcache_attr attr;
+	struct mrcache *cache;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
+		quiet_attr(&attr);
+		attr.monitor = "ummunotify";
+		attr.device = NO_DEVICE;
+		setenv(wrong[i][0], wrong[i][1], 1);
+		cache = mrcache_open(&attr);
+		assert_non_null(cache);
+		assert_string_equal(mrcache_monitor(cache), "none");
+		assert_int_equal(log_lines(MRCACHE_LOG_DEBUG), 1);
+		assert_int_equal(log_containing(wrong[i][1]), 1);
+		assert_int_equal(mrcache_close(cache), 0);
+	}
+	unset_all();
+}
+
+/* Without the program's consent the environment takes away and adds nothing. */
+static void the_environment_only_restricts(void **state)
+{
+	static const struct {
+		const char *name, *value;
+	} widen[] = {
+		{"MRCACHE_REMOTE", "1"},       {"MRCACHE_LINGER", "10"},
+		{"MRCACHE_CONTAIN", "1"},      {"MRCACHE_PAGE_ALIGN", "1"},
+		{"MRCACHE_MAX_BYTES", "11M"},  {"MRCACHE_MAX_REGS", "101"},
+		{"MRCACHE_MONITOR", "auto"},   {"MRCACHE_FINGERPRINT", "1"},
+		{"MRCACHE_REAPER", "1"},       {"MRCACHE_FORK_RELEASE", "64K"},
+		{"MRCACHE_FORK_RELEASE", "0"},
+	};
+	struct mrcache_attr attr, before;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(widen) / sizeof(*widen); i++) {
+		quiet_attr(&attr);
+		attr.max_bytes = 10 << 20;
+		attr.max_regs = 100;
+		attr.monitor = "none";
+		attr.device = NO_DEVICE;
+		attr.fork_release = UINT64_MAX;
+		before = attr;
+		setenv(widen[i].name, widen[i].value, 1);
+		assert_int_equal(mrc_config(&attr), 0);
+		assert_memory_equal(&attr, &before, sizeof(attr));
+		assert_int_equal(log_lines(MRCACHE_LOG_WARN), 1);
+		assert_int_equal(log_containing(widen[i].name), 1);
+		unset_all();
+	}
+	/* What it agreed to may be taken away, */
+	quiet_attr(&attr);
+	attr.remote = attr.contain = attr.page_align = true;
+	attr.max_bytes = 10 << 20;
+	attr.linger = 10;
+	attr.reaper = true;
+	attr.fork_release = 1 << 20;
+	setenv("MRCACHE_MAX_BYTES", "9M", 1);
+	setenv("MRCACHE_REAPER", "0", 1);
+	setenv("MRCACHE_FORK_RELEASE", "18446744073709551615", 1);
+	setenv("MRCACHE_REMOTE", "0", 1);
+	setenv("MRCACHE_LINGER", "5", 1);
+	setenv("MRCACHE_CONTAIN", "0", 1);
+	assert_int_equal(mrc_config(&attr), 0);
+	assert_int_equal(attr.max_bytes, 9 << 20);
+	assert_false(attr.remote);
+	assert_int_equal(attr.linger, 5);
+	assert_false(attr.reaper);
+	assert_true(attr.fork_release == UINT64_MAX);
+	assert_false(attr.contain);
+	assert_false(attr.page_align);
+	assert_int_equal(log_lines(MRCACHE_LOG_WARN), 0);
+	unset_all();
+}
+
+/* A time limit is less than no limit; but a thread keeps it. */
+static void a_time_limit_restricts_who_has_a_reaper(void **state)
+{
+	struct mrcache_attr attr;
+
+	(void)state;
+	for (int reaper = 0; reaper < 2; reaper++) {
+		quiet_attr(&attr);
+		attr.remote = true;
+		attr.reaper = reaper;
+		setenv("MRCACHE_REMOTE", "0", 1);
+		setenv("MRCACHE_LINGER", "500", 1);
+		assert_int_equal(mrc_config(&attr), 0);
+		assert_false(attr.remote);
+		assert_int_equal(attr.linger, reaper ? 500 : 0);
+		assert_int_equal(log_containing("MRCACHE_LINGER"), !reaper);
+		unset_all();
+	}
 }
 
 static void without_attributes_there_are_defaults(void **state)
@@ -408,17 +640,16 @@ static void without_attributes_there_are_defaults(void **state)
 	assert_int_equal(mrcache_close(cache), 0);
 	setenv("MRCACHE_LOG", "quiet", 1);
 	setenv("MRCACHE_REPINS", "-", 1);
-	errno = 0;
-	assert_null(mrcache_open(NULL));
-	assert_int_equal(errno, EINVAL);
+	cache = mrcache_open(NULL);
+	assert_non_null(cache);
+	assert_string_equal(mrcache_monitor(cache), "none");
+	assert_int_equal(mrcache_close(cache), 0);
 	unset_all();
 }
 
-static void attributes_of_another_version_are_refused(void **state)
+static void attributes_that_were_never_initialised_are_refused(void **state)
 {
-	static const size_t sizes[] = {0, 1, sizeof(struct mrcache_attr) - 1,
-				       sizeof(struct mrcache_attr) + 8,
-				       SIZE_MAX};
+	static const size_t sizes[] = {0, 1, 79, 4097, SIZE_MAX};
 	struct mrcache_attr attr;
 
 	(void)state;
@@ -441,7 +672,7 @@ static void limits_from_the_environment_apply(void **state)
 	(void)state;
 	quiet_attr(&attr);
 	setenv("MRCACHE_MAX_REGS", "2", 1);
-	setenv("MRCACHE_REMOTE", "1", 1);
+	attr.remote = true;
 	assert_int_equal(mrc_config(&attr), 0);
 	unset_all();
 	begin_with(&s, FAKE_STATES, &attr);
@@ -494,6 +725,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(the_defaults_are_sane),
+		TEST(the_least_limit_of_all_control_groups_counts),
+		TEST(ranks_share_what_there_is),
+		TEST(what_may_not_be_locked_is_not_planned_for),
 		TEST(sizes_take_suffixes),
 		TEST(numbers_take_none),
 		TEST(flags_are_0_or_1),
@@ -505,8 +739,11 @@ int main(void)
 		TEST(a_device_asked_for_by_name_must_be_there),
 		TEST(none_opens_nothing_and_says_nothing),
 		TEST(the_environment_has_the_last_word),
+		TEST(nonsense_costs_the_cache_only),
+		TEST(the_environment_only_restricts),
+		TEST(a_time_limit_restricts_who_has_a_reaper),
 		TEST(without_attributes_there_are_defaults),
-		TEST(attributes_of_another_version_are_refused),
+		TEST(attributes_that_were_never_initialised_are_refused),
 		TEST(limits_from_the_environment_apply),
 		TEST(every_reason_has_a_name),
 		TEST(every_error_has_words),

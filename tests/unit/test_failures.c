@@ -5,6 +5,8 @@
  * verb, call of the monitor, system call fails, until none is left to fail.
  */
 #include "fake_driver.h"
+#include "giveback.h"
+#include "reaper.h"
 #include "unit.h"
 
 #include <fcntl.h>
@@ -150,6 +152,8 @@ static void some_of_everything(struct run *run)
 	s->pd = fake_pd(0);
 	put(run, held[0]);
 	put(run, held[3]);
+	pass_by(run, 20, 4);
+	fake_change(page(20), PAGE);
 	pass_by(run, 20, 4);
 	fake_change(page(9), 1);
 	pass_by(run, 21, 2);
@@ -432,6 +436,9 @@ EACH_FAILS(each_watch_fails, {FAKE_WATCH, 1, ENOSPC}, {FAKE_WATCH, 2, ENOSPC},
 EACH_FAILS(each_rearm_fails, {FAKE_REARM, 1, ENOENT}, {FAKE_REARM, 1, ESTALE},
 	   {FAKE_REARM, EVER, ESTALE})
 
+EACH_FAILS(each_renewal_fails, {FAKE_RENEW, 1, EOPNOTSUPP},
+	   {FAKE_RENEW, 1, ENOENT}, {FAKE_RENEW, EVER, ENOTTY})
+
 EACH_FAILS(each_unwatch_fails, {FAKE_UNWATCH, 1, EINVAL},
 	   {FAKE_UNWATCH, EVER, EINVAL})
 
@@ -503,6 +510,8 @@ int main(void)
 		TEST_ON(each_rearm_fails, states),
 		TEST_ON(each_rearm_fails, bare),
 		TEST_ON(each_rearm_fails, device),
+		TEST_ON(each_renewal_fails, states),
+		TEST_ON(each_renewal_fails, device),
 		TEST_ON_ALL(each_unwatch_fails),
 		TEST_ON_ALL(each_read_fails),
 		TEST_ON_ALL(each_thread_fails),
@@ -511,5 +520,6 @@ int main(void)
 		TEST(without_a_device_nothing_is_cached),
 	};
 
+	mrc_reaper_batch = 1; /* or it would be waited for thousands of times */
 	return RUN(tests);
 }

@@ -7,6 +7,7 @@
 #include "unit.h"
 
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +55,11 @@ static int wait_child(pid_t pid)
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	return status;
+}
+
+static void nothing(void *arg)
+{
+	(void)arg;
 }
 
 static void in_child(fork_fn *how, void (*child)(void *arg), void *arg)
@@ -146,7 +152,7 @@ static void use_as_a_child(void *arg)
 	}
 	child_assert(mrcache_flush(cache, NULL) == 0);
 	child_assert(mrcache_invalidate(cache, page(0), 8 * PAGE) == 0);
-	child_assert(mrcache_stats(cache, &st, sizeof(st)) == 0);
+	child_assert(mrcache_get_stats(cache, &st, sizeof(st)) == 0);
 	child_assert(st.bypass[MRCACHE_BYPASS_FORK] == 4);
 	/* Errors are as always. */
 	child_assert(!mrcache_reg_mr(cache, NULL, page(0), PAGE, LOCAL));
@@ -306,18 +312,29 @@ static void forking_during_a_call_is_no_problem(void **state)
 	finish_family(&f);
 }
 
+static void use_in_a_fork(void *arg)
+{
+	pid_t pid = start_child(fork, use_and_close_as_a_child, arg);
+
+	child_assert(pid > 0);
+	child_assert(wait_child(pid) == 0);
+}
+
 static void *fork_with_locks(void *arg)
 {
 	struct family *f = arg;
-	pid_t pid;
+	pid_t pid, other;
 
 	pthread_mutex_lock(&f->s.cache->drain_lock);
 	pthread_mutex_lock(&f->s.cache->lock);
 	pid = start_child(raw_fork, use_and_close_as_a_child, f);
+	other = start_child(raw_fork, use_in_a_fork, f);
 	pthread_mutex_unlock(&f->s.cache->lock);
 	pthread_mutex_unlock(&f->s.cache->drain_lock);
 	if (pid < 0 || wait_child(pid))
 		fake_trouble("the child hangs or failed");
+	if (other < 0 || wait_child(other))
+		fake_trouble("the child that forks hangs or failed");
 	return NULL;
 }
 
@@ -469,31 +486,216 @@ static void the_reaper_is_the_parents_only(void **state)
 
 /* ---- ibv_fork_init() --------------------------------------------------------------- */
 
+/* An idle page must be in children, and another's at its place left alone. */
 static void with_fork_support_nothing_is_kept(void **state)
 {
 	struct scene s;
 
 	begin(&s, flags_of(state));
-	fake_fork_status(IBV_FORK_ENABLED);
-	for (int i = 0; i < 3; i++) {
+	assert_int_equal(fake_fork_init(), 0);
+	for (unsigned int i = 0; i < 3; i++) {
 		touch(&s, 0, 1);
 		assert_int_equal(fake_registered(NULL), 0);
+		assert_false(fake_dontfork(0));
+		fake_change(page(0), 1);
+		touch(&s, 1, 1);
+		assert_int_equal(fake_wrong_dofork(), 0);
 	}
-	assert_int_equal(stats(&s).bypass[MRCACHE_BYPASS_FORK], 3);
-	assert_int_equal(bypasses(&s), 3);
+	assert_int_equal(stats(&s).bypass[MRCACHE_BYPASS_FORK], 6);
+	assert_int_equal(bypasses(&s), 6);
+	assert_int_equal(stats(&s).reg_errors, 0);
 	assert_int_equal(log_lines(MRCACHE_LOG_DEBUG), 1);
+	assert_int_equal(fake_fork_questions(), 1);
 	finish(&s);
 }
 
-static void where_fork_support_is_not_needed_it_changes_nothing(void **state)
+static void a_held_one_has_fork_support(void **state)
+{
+	struct scene s;
+	struct ibv_mr *mr;
+
+	begin(&s, flags_of(state));
+	assert_int_equal(fake_fork_init(), 0);
+	mr = reg(&s, 0, 1);
+	assert_true(fake_dontfork(0));
+	assert_true(mrcache_valid(s.cache, mr));
+	give(&s, mr);
+	assert_false(fake_dontfork(0));
+	finish(&s);
+}
+
+/* fork() copies what is pinned; what is large and idle is not worth that. */
+static void what_is_large_and_idle_goes_before_a_fork(void **state)
+{
+	static const struct {
+		uint64_t attr;
+		bool large, small; /* goes */
+	} cases[] = {{0, true, false},
+		     {1, true, true},
+		     {17 * PAGE, false, false},
+		     {UINT64_MAX, false, false}};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct mrcache_attr attr;
+		struct ibv_mr *held;
+		struct scene s;
+		pid_t pid;
+
+		test_attr(&attr);
+		attr.fork_release = cases[i].attr;
+		begin_with(&s, flags_of(state), &attr);
+		held = reg(&s, 0, 16);
+		touch(&s, 100, 16);
+		touch(&s, 200, 15);
+		/* By clone() nothing is known of it. */
+		in_child(raw_fork, nothing, NULL);
+		assert_int_equal(fake_registered(NULL), 3);
+		pid = start_child(fork, nothing, NULL);
+		assert_int_equal(fake_registered(NULL),
+				 3 - cases[i].large - cases[i].small);
+		assert_int_equal(wait_child(pid), 0);
+		assert_int_equal(stats(&s).fork_releases,
+				 cases[i].large + cases[i].small);
+		assert_int_equal(stats(&s).evictions, 0);
+		assert_true(fake_is_registered(held));
+		assert_int_equal(is_cached(&s, 200, 15), !cases[i].small);
+		assert_int_equal(is_cached(&s, 100, 16), !cases[i].large);
+		give(&s, held);
+		finish(&s);
+	}
+}
+
+/* Beside a fork that is ending registrations; the lock of nothing is held then. */
+struct beside {
+	struct scene s;
+	bool came, was_open, opened;
+	int closed; /* what mrcache_close() said */
+	sem_t ended;
+};
+
+static void *close_it(void *arg)
+{
+	struct beside *b = arg;
+
+	b->closed = mrcache_close(b->s.cache);
+	sem_post(&b->ended);
+	return NULL;
+}
+
+static void close_beside(enum fake_call call, enum fake_when when, void *arg)
+{
+	const struct timespec a_while = {.tv_nsec = 100000000};
+	struct beside *b = arg;
+	pthread_t thread;
+
+	if (call != FAKE_DEREG || when != BEFORE || b->came)
+		return;
+	b->came = true;
+	/* It may end before the fork: the child has nobody to join. */
+	pthread_create(&thread, NULL, close_it, b);
+	pthread_detach(thread);
+	nanosleep(&a_while, NULL);
+	b->was_open = atomic_load(&b->s.cache->open);
+}
+
+static void closing_waits_for_a_fork(void **state)
+{
+	struct beside b = {.closed = -1};
+
+	sem_init(&b.ended, 0, 0);
+	begin(&b.s, flags_of(state));
+	touch(&b.s, 0, 16);
+	touch(&b.s, 16, 16);
+	fake_hook(close_beside, &b);
+	in_child(fork, nothing, NULL);
+	fake_hook(NULL, NULL);
+	assert_true(b.came);
+	sem_wait(&b.ended);
+	assert_int_equal(b.closed, 0);
+	assert_true(b.was_open);
+	assert_int_equal(fake_registered(NULL), 0);
+	assert_int_equal(fake_monitors(), 0);
+	no_trouble();
+}
+
+static void open_and_close_another(void *arg, struct ibv_mr *mr, bool stale)
+{
+	struct mrcache_attr attr;
+	struct mrcache *other;
+	struct beside *b = arg;
+
+	(void)mr, (void)stale;
+	test_attr(&attr);
+	other = mrc_open(&attr, NULL, &fake_verbs);
+	b->opened = other && mrcache_close(other) == 0;
+}
+
+/* mrcache_on_end()'s may call the library, also before a fork. */
+static void what_a_fork_ends_is_told_without_a_lock(void **state)
+{
+	struct beside b = {.came = false};
+
+	begin(&b.s, flags_of(state));
+	assert_int_equal(mrcache_on_end(b.s.cache, open_and_close_another, &b),
+			 0);
+	touch(&b.s, 0, 16);
+	alarm(CHILD_SECONDS);
+	in_child(fork, nothing, NULL);
+	alarm(0);
+	assert_true(b.opened);
+	finish(&b.s);
+}
+
+/* What is said of a child is not that its parent called ibv_fork_init(). */
+static void child_says_what_it_is(void *arg)
+{
+	struct scene *s = arg;
+
+	give(s, reg(s, 0, 1));
+	child_assert(log_containing("fork child of the process") == 1);
+	child_assert(log_containing("ibv_fork_init") == 0);
+}
+
+static void a_child_says_that_it_is_one(void **state)
 {
 	struct scene s;
 
-	fake_fork_status(IBV_FORK_UNNEEDED);
 	begin(&s, flags_of(state));
-	touch(&s, 0, 1);
+	in_child(fork, child_says_what_it_is, &s);
+	finish(&s);
+}
+
+/* It is asked once, at the first registration that could be cached. */
+static void without_fork_support_it_is_asked_once(void **state)
+{
+	struct scene s;
+
+	begin(&s, flags_of(state));
+	give(&s,
+	     mrcache_reg_mr(s.cache, s.pd, page(0), PAGE, IBV_ACCESS_MW_BIND));
+	assert_int_equal(fake_fork_questions(), 0);
+	for (size_t n = 0; n < 3; n++)
+		touch(&s, n, 1);
+	assert_int_equal(fake_fork_questions(), 1);
 	assert_true(is_cached(&s, 0, 1));
-	assert_int_equal(bypasses(&s), 0);
+	/* What it saw stays true. */
+	assert_int_equal(fake_fork_init(), EINVAL);
+	touch(&s, 3, 1);
+	assert_false(fake_dontfork(3));
+	assert_true(is_cached(&s, 3, 1));
+	assert_int_equal(bypasses(&s), 1);
+	finish(&s);
+}
+
+static void the_question_leaves_errno_alone(void **state)
+{
+	struct scene s;
+
+	begin(&s, flags_of(state));
+	fake_fail(FAKE_REG, 1, 1, EFAULT);
+	assert_null(mrcache_reg_mr(s.cache, s.pd, page(0), PAGE, LOCAL));
+	assert_int_equal(errno, EFAULT);
+	assert_int_equal(fake_fork_questions(), 1);
 	finish(&s);
 }
 
@@ -510,7 +712,13 @@ int main(void)
 		TEST_BOTH(forking_beside_threads_is_no_problem),
 		TEST_BOTH(the_reaper_is_the_parents_only),
 		TEST_BOTH(with_fork_support_nothing_is_kept),
-		TEST_BOTH(where_fork_support_is_not_needed_it_changes_nothing),
+		TEST_BOTH(a_held_one_has_fork_support),
+		TEST_BOTH(what_is_large_and_idle_goes_before_a_fork),
+		TEST_BOTH(closing_waits_for_a_fork),
+		TEST_BOTH(what_a_fork_ends_is_told_without_a_lock),
+		TEST_BOTH(a_child_says_that_it_is_one),
+		TEST_BOTH(without_fork_support_it_is_asked_once),
+		TEST_BOTH(the_question_leaves_errno_alone),
 	};
 
 	return RUN(tests);

@@ -4,7 +4,9 @@
  * memory that other threads use; and how many instructions it takes. Times are
  * the benchmarks' matter.
  */
-#include "mr.h"
+#include "lookup.h"
+#include "mrcache-transport.h"
+#include "thread.h"
 #include "unit.h"
 
 #include <fcntl.h>
@@ -30,6 +32,8 @@ struct way {
 	bool moved;  /* the counter has moved: something else was invalidated */
 	bool handed; /* another thread registered them, and has ended */
 	bool valid;  /* mrcache_valid() before each is given back */
+	bool wish;   /* by mrcache_reg_mr_ex(), and not to be waited for */
+	bool progress;	   /* mrcache_progress() each time */
 	unsigned int most; /* instructions for one; 0: not counted */
 };
 
@@ -48,6 +52,17 @@ static const struct way ways[] = {
 	 .ranges = 3000,
 	 .moved = true,
 	 .valid = true},
+	{.name = "only a hit", .ranges = 16, .wish = true, .most = 180},
+	{.name = "only a hit, of many", .ranges = 3000, .wish = true},
+	{.name = "only a hit, inside larger ones",
+	 .ranges = 3000,
+	 .contain = true,
+	 .wish = true},
+	{.name = "only a hit, in a loop",
+	 .ranges = 16,
+	 .wish = true,
+	 .progress = true,
+	 .most = 205},
 };
 #define WAYS (sizeof(ways) / sizeof(*ways))
 
@@ -69,11 +84,28 @@ static void *register_all(void *arg)
 	return NULL;
 }
 
+static inline struct ibv_mr *hit(struct hitter *h, size_t n)
+{
+	if (!h->way->wish)
+		return mrcache_reg_mr(h->s.cache, h->s.pd, page(n), PAGE,
+				      LOCAL);
+	if (h->way->progress && mrcache_progress(h->s.cache))
+		abort();
+	return mrcache_reg_mr_ex(h->s.cache,
+				 &(struct mrcache_request){
+					 .size = sizeof(struct mrcache_request),
+					 .pd = h->s.pd,
+					 .addr = page(n),
+					 .length = PAGE,
+					 .access = LOCAL,
+					 .flags = MRCACHE_REG_HIT,
+				 });
+}
+
 static __attribute__((noinline)) void hit_all(struct hitter *h)
 {
 	for (size_t n = 0; n < h->way->ranges; n++) {
-		struct ibv_mr *mr = mrcache_reg_mr(h->s.cache, h->s.pd, page(n),
-						   PAGE, LOCAL);
+		struct ibv_mr *mr = hit(h, n);
 
 		if (h->way->valid && !mrcache_valid(h->s.cache, mr))
 			abort();
@@ -281,6 +313,48 @@ static bool forbid_system_calls(void)
 
 	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
 	       !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}
+
+/* ---- without membarrier -------------------------------------------------------------- */
+
+/* membarrier() fails from now on, as a sandbox would have it. */
+static bool forbid_membarrier(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {sizeof(filter) / sizeof(*filter), filter};
+
+	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+	       !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}
+
+/* Then each hold must have a fence of its own. */
+static int lose_membarrier(const struct way *way)
+{
+	struct hitter h;
+
+	prepare(&h, way);
+	/* A second thread, or there would be no need of it. */
+	in_thread(register_all, &h);
+	if (!h.s.cache->expedited || !forbid_membarrier())
+		return CHILD_CANNOT;
+	if (mrcache_invalidate(h.s.cache, page(0), PAGE))
+		return 1;
+	if (h.s.cache->expedited)
+		return 2;
+	hit_all(&h);
+	return is_cached(&h.s, 0, 1) ? 0 : 3;
+}
+
+static void without_membarrier_holds_have_fences(void **state)
+{
+	(void)state;
+	assert_child(in_child(lose_membarrier, &ways[1]), 0, "membarrier");
 }
 
 static int hit_without_system_calls(const struct way *way)
@@ -516,6 +590,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_hit_makes_no_system_call),
 		TEST(a_system_call_is_seen),
+		TEST(without_membarrier_holds_have_fences),
 #if !SANITIZED
 		TEST(a_hit_allocates_nothing_and_takes_no_lock),
 		TEST(a_miss_is_seen_to_allocate_and_lock),

@@ -3,6 +3,8 @@
  * What is scarce: room in the cache, memory that may be locked, and memory at
  * all. What is idle makes room, and what is held never goes.
  */
+#include "evict.h"
+#include "hit.h"
 #include "unit.h"
 
 static void begin_limited(struct scene *s, unsigned int flags,
@@ -224,6 +226,99 @@ static void when_all_is_held_more_passes_through(void **state)
 	finish(&s);
 }
 
+#define FULL 2000
+
+/* How many registrations eviction looks at for one miss. */
+static uint64_t looks_for(struct scene *s, size_t n, unsigned int evictions)
+{
+	uint64_t looked = s->cache->looked, before = stats(s).evictions;
+
+	touch(s, n, 1);
+	assert_int_equal(stats(s).evictions - before, evictions);
+	return s->cache->looked - looked;
+}
+
+static void when_all_is_held_that_is_not_looked_for_again(void **state)
+{
+	struct ibv_mr *held[FULL];
+	unsigned int misses = 0;
+	uint64_t looks;
+	struct scene s;
+
+	begin_limited(&s, flags_of(state), UINT64_MAX, FULL);
+	for (size_t n = 0; n < FULL; n++)
+		held[n] = reg(&s, n, 1);
+	/* A few for each, until all have been seen; twice, the first unsure. */
+	while ((looks = looks_for(&s, FULL, 0))) {
+		assert_true(looks <= 32);
+		assert_true(++misses <= 2 * FULL / 16);
+	}
+	for (size_t n = 0; n < 100; n++)
+		assert_int_equal(looks_for(&s, FULL + n, 0), 0);
+	/* Who gives back, wherever it lies, is found and makes room, */
+	for (size_t i = 0; i < 3; i++) {
+		size_t n = i * (FULL - 1) / 2;
+
+		if (i == 1)
+			assert_int_equal(give_in_thread(&s, held[n]), 0);
+		else
+			give(&s, held[n]);
+		for (misses = 0; !is_cached(&s, FULL + 1 + i, 1); misses++)
+			assert_true(misses <= FULL / 4);
+		assert_int_equal(stats(&s).evictions, i + 1);
+		/* and is soon held by another. */
+		held[n] = reg(&s, FULL + 1 + i, 1);
+	}
+	for (size_t n = 0; n < FULL; n++)
+		give(&s, held[n]);
+	finish(&s);
+}
+
+static void finding_what_goes_takes_few_looks(void **state)
+{
+	struct scene s;
+
+	begin_limited(&s, flags_of(state), UINT64_MAX, FULL);
+	for (int i = 0; i < 2; i++)
+		for (size_t n = 0; n < FULL; n++)
+			touch(&s, n, 1);
+	/* All were hit, so none would go at first sight. */
+	for (size_t n = 0; n < 100; n++)
+		assert_true(looks_for(&s, FULL + n, 1) <= 32);
+	assert_int_equal(bypasses(&s), 0);
+	finish(&s);
+}
+
+/* Of many held ones, one that is idle is found when memory is short. */
+static void without_memory_the_last_idle_one_is_found(void **state)
+{
+	struct ibv_mr *held[FULL];
+	struct scene s;
+
+	begin_limited(&s, flags_of(state), UINT64_MAX, UINT64_MAX);
+	for (size_t n = 0; n < FULL; n++)
+		held[n] = reg(&s, n, 1);
+	for (size_t i = 0; i < 4; i++) {
+		fake_fail(FAKE_REG, 1, 1, ENOMEM);
+		assert_null(
+			mrcache_reg_mr(s.cache, s.pd, page(FULL), PAGE, LOCAL));
+	}
+	for (size_t i = 1; i <= 3; i++) {
+		give(&s, held[FULL - i]);
+		fake_fail(FAKE_REG, 1, 1, ENOMEM);
+		touch(&s, FULL + i, 1);
+		assert_false(is_there(&s, FULL - i));
+		assert_int_equal(mrcache_flush(s.cache, NULL), FULL - i);
+		for (size_t n = 0; n < FULL - i; n++)
+			give(&s, held[n]);
+		for (size_t n = 0; n < FULL - i; n++)
+			held[n] = reg(&s, n, 1);
+	}
+	for (size_t n = 0; n < FULL - 3; n++)
+		give(&s, held[n]);
+	finish(&s);
+}
+
 static void what_is_stale_and_held_counts_until_it_is_given_back(void **state)
 {
 	struct ibv_mr *held[2];
@@ -411,6 +506,61 @@ static void a_table_that_cannot_grow_is_lived_with(void **state)
 	finish(&s);
 }
 
+/* As under the shim, whose programs would have been served without a cache. */
+static void without_memory_of_ours_verbs_are_asked(bool begin_with_none,
+						   unsigned int flags)
+{
+	enum { MANY = 3000 };
+	static struct ibv_mr *held[MANY];
+	unsigned int known = 0;
+	struct scene s;
+
+	begin(&s, flags);
+	s.cache->lends_unknown = true;
+	if (!begin_with_none)
+		touch(&s, 60000, 1);
+	fake_fail(FAKE_MEMORY, 1, FAKE_FOR_EVER, ENOMEM);
+	for (size_t n = 0; n < MANY; n++)
+		held[n] = reg_range(&s, page(n), PAGE, n % 2 ? LOCAL : REMOTE);
+	assert_int_equal(stats(&s).registrations, MANY + !begin_with_none);
+	assert_int_equal(stats(&s).reg_errors, 0);
+	for (size_t n = 0; n < MANY; n++) {
+		int ret = mrc_dereg_mr(s.cache, held[n]);
+
+		if (!ret) {
+			known++;
+			continue;
+		}
+		assert_int_equal(ret, -ENOENT);
+		assert_true(fake_is_registered(held[n]));
+		assert_int_equal(fake_verbs.dereg_mr(held[n]), 0);
+	}
+	assert_int_equal(known == 0, begin_with_none);
+	assert_true(known < MANY);
+	assert_int_equal(bypasses(&s) + stats(&s).misses,
+			 MANY + !begin_with_none);
+	assert_int_equal(stats(&s).uncached, 0);
+	/* Verbs have the last word. */
+	fake_fail(FAKE_REG, 1, FAKE_FOR_EVER, EINVAL);
+	assert_null(mrcache_reg_mr(s.cache, s.pd, page(MANY), PAGE, LOCAL));
+	assert_int_equal(errno, EINVAL);
+	fake_fail(FAKE_REG, 1, 0, 0);
+	fake_fail(FAKE_MEMORY, 1, 0, 0);
+	touch(&s, MANY, 1);
+	assert_true(is_cached(&s, MANY, 1));
+	finish(&s);
+}
+
+static void without_any_memory_verbs_are_asked(void **state)
+{
+	without_memory_of_ours_verbs_are_asked(true, flags_of(state));
+}
+
+static void without_more_memory_verbs_are_asked(void **state)
+{
+	without_memory_of_ours_verbs_are_asked(false, flags_of(state));
+}
+
 static void *touch_in_vain(void *arg)
 {
 	struct scene *s = arg;
@@ -459,6 +609,9 @@ int main(void)
 		TEST_BOTH(what_is_held_never_goes),
 		TEST_BOTH(what_another_thread_holds_never_goes),
 		TEST_BOTH(when_all_is_held_more_passes_through),
+		TEST_BOTH(when_all_is_held_that_is_not_looked_for_again),
+		TEST_BOTH(finding_what_goes_takes_few_looks),
+		TEST_BOTH(without_memory_the_last_idle_one_is_found),
 		TEST_BOTH(what_is_stale_and_held_counts_until_it_is_given_back),
 		TEST_BOTH(what_is_stale_and_idle_makes_room_first),
 		TEST_BOTH(without_memory_idle_ones_make_room),
@@ -467,6 +620,8 @@ int main(void)
 		TEST_BOTH(remote_keys_linger_for_a_while),
 		TEST_BOTH(a_table_that_cannot_grow_is_lived_with),
 		TEST_BOTH(a_thread_without_a_record_is_served),
+		TEST_BOTH(without_any_memory_verbs_are_asked),
+		TEST_BOTH(without_more_memory_verbs_are_asked),
 	};
 
 	return RUN(tests);

@@ -4,7 +4,8 @@
  * the cache never hands out a registration of pages that were replaced before
  * it was asked; and what it asks of the monitor, and how it bears its failures.
  */
-#include "mr.h"
+#include "lookup.h"
+#include "thread.h"
 #include "unit.h"
 
 #include <string.h>
@@ -348,7 +349,10 @@ static const struct mr_want *want(struct scene *s)
 {
 	static struct mr_want w;
 
-	w = (struct mr_want){s->pd, (uintptr_t)page(8), PAGES * PAGE, LOCAL};
+	w = (struct mr_want){.pd = s->pd,
+			     .start = (uintptr_t)page(8),
+			     .length = PAGES * PAGE,
+			     .access = LOCAL};
 	return &w;
 }
 
@@ -549,6 +553,98 @@ static void a_hold_of_an_earlier_use_does_not_keep_a_later_one(void **state)
 	finish(&s);
 }
 
+/* Whoever holds, and asks before each use, is soon fast again without a miss. */
+static void asking_is_fast_again_after_a_change_elsewhere(void **state)
+{
+	struct ibv_mr *mr;
+	struct scene s;
+
+	begin(&s, flags_of(state));
+	mr = reg(&s, 0, 1);
+	for (int i = 0; i < 3; i++) {
+		fake_noise(s.monitor);
+		assert_int_not_equal(*s.cache->head.quiet,
+				     *s.cache->head.generation + 1);
+		for (int n = 0; n < 64; n++)
+			assert_true(mrcache_valid(s.cache, mr));
+		assert_int_equal(*s.cache->head.quiet,
+				 *s.cache->head.generation + 1);
+	}
+	give(&s, mr);
+	finish(&s);
+}
+
+/* The counters may be in a file that others can write to: only for show. */
+static void what_others_write_to_the_counters_is_not_believed(void **state)
+{
+	struct ibv_mr *mr;
+	struct scene s;
+
+	begin(&s, flags_of(state));
+	mr = reg(&s, 0, 1);
+	fake_change(page(0), PAGE);
+	touch(&s, 1, 1);
+	assert_false(mrcache_valid(s.cache, mr));
+	for (int i = 0; i < STATS; i++)
+		atomic_store(&s.cache->counters->counts[i], 0);
+	fake_noise(s.monitor);
+	touch(&s, 2, 1);
+	assert_false(mrcache_valid(s.cache, mr));
+	give(&s, mr);
+	assert_int_equal(mrcache_flush(s.cache, NULL), 0);
+	for (int i = 0; i < STATS; i++)
+		atomic_store(&s.cache->counters->counts[i], 0);
+	finish(&s);
+}
+
+/* So much is known of what is held; it stays so when it is stale. */
+static void what_is_watched_can_be_told(void **state)
+{
+	struct ibv_mr *mr, *passed;
+	struct scene s;
+
+	begin(&s, flags_of(state));
+	mr = reg(&s, 0, 1);
+	passed = mrcache_reg_mr(s.cache, s.pd, page(1), PAGE,
+				IBV_ACCESS_MW_BIND);
+	assert_true(mrcache_is_watched(s.cache, mr));
+	assert_false(mrcache_is_watched(s.cache, passed));
+	assert_true(mrcache_valid(s.cache, passed));
+	fake_change(page(0), 2 * PAGE);
+	touch(&s, 2, 1);
+	assert_true(mrcache_is_watched(s.cache, mr));
+	assert_false(mrcache_is_watched(s.cache, passed));
+	assert_false(mrcache_is_watched(s.cache, NULL));
+	assert_false(mrcache_is_watched(NULL, mr));
+	give(&s, mr);
+	give(&s, passed);
+	assert_false(mrcache_is_watched(s.cache, mr));
+	finish(&s);
+	assert_false(mrcache_is_watched(s.cache, mr));
+}
+
+/* A lost registration keeps the entry of a pd that was freed; another follows. */
+static void a_pd_at_the_address_of_another_is_known_for_what_it_is(void **state)
+{
+	struct ibv_context one = {0}, two = {0};
+	struct ibv_mr *lost;
+	struct scene s;
+
+	begin(&s, flags_of(state));
+	s.pd->context = &one;
+	s.pd->handle = 1;
+	lost = reg(&s, 0, 1);
+	s.pd->context = &two;
+	s.pd->handle = 2;
+	touch(&s, 1, 1);
+	assert_ptr_equal(s.cache->pds->context, &two);
+	assert_int_equal(s.cache->pds->handle, 2);
+	give(&s, lost);
+	s.pd->context = NULL;
+	s.pd->handle = 0;
+	finish(&s);
+}
+
 static void valid_sees_a_change_that_comes_while_it_looks(void **state)
 {
 	struct scene s;
@@ -719,7 +815,7 @@ static void a_change_after_the_last_event_was_read_is_noticed(void **state)
 	touch(&s, OTHER, 1);
 	fake_change(page(OTHER), 1);
 	fake_hook(run_at_step, &at);
-	touch(&s, OTHER, 1); /* drains */
+	touch(&s, OTHER + 1, 1); /* new, so it drains */
 	assert_int_equal(at.came, 1 + !(flags_of(state) & FAKE_STATES));
 	touch(&s, 8, PAGES);
 	finish(&s);
@@ -846,7 +942,7 @@ static void with_state_words_nobody_waits_for_a_drain(void **state)
 	touch(&s, 8, PAGES);
 	fake_change(RANGE);
 	fake_hook(run_at_step, &at);
-	touch(&s, 8, PAGES);
+	touch(&s, 8, 1); /* new, so it drains */
 	assert_int_equal(fake_calls(FAKE_READ), 1);
 	assert_int_equal(stats(&s).misses, 3);
 	finish(&s);
@@ -982,6 +1078,7 @@ static void while_read_fails_nothing_stale_is_handed_out(void **state)
 	for (int i = 0; i < 4; i++) {
 		fake_change(RANGE);
 		touch(&s, 8, PAGES);
+		touch(&s, 40 + (size_t)i, 1);
 		assert_int_equal(is_cached(&s, OTHER, 1), states);
 		assert_int_equal(mrcache_valid(s.cache, held), states);
 		/* What is not cached the monitor has no say in. */
@@ -1053,6 +1150,11 @@ int main(void)
 		TEST(what_is_drained_was_doomed_before),
 		TEST_BOTH(a_hit_that_loses_the_race_ends_what_it_held),
 		TEST_BOTH(a_hold_of_an_earlier_use_does_not_keep_a_later_one),
+		TEST_BOTH(asking_is_fast_again_after_a_change_elsewhere),
+		TEST_BOTH(what_others_write_to_the_counters_is_not_believed),
+		TEST_BOTH(what_is_watched_can_be_told),
+		TEST_BOTH(
+			a_pd_at_the_address_of_another_is_known_for_what_it_is),
 		TEST_BOTH(valid_sees_a_change_that_comes_while_it_looks),
 		TEST_BOTH(a_hit_makes_no_call),
 		TEST(with_state_words_a_hit_makes_no_call_whatever_else_changes),

@@ -163,7 +163,7 @@ struct mrcache_stats stats(struct scene *s)
 {
 	struct mrcache_stats now;
 
-	assert_int_equal(mrcache_stats(s->cache, &now, sizeof(now)), 0);
+	assert_int_equal(mrcache_get_stats(s->cache, &now, sizeof(now)), 0);
 	return now;
 }
 

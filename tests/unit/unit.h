@@ -6,7 +6,7 @@
 #include "fake.h"
 #include "fake_monitor.h"
 #include "fake_verbs.h"
-#include "mrcache_int.h"
+#include "open.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

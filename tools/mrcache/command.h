@@ -9,6 +9,8 @@
 enum {
 	STATUS_NO = 1, /* something is wrong, or there is nothing */
 	STATUS_USAGE = 2,
+	STATUS_NOT_PROTECTED = 3,
+	STATUS_NOT_VERIFIED = 123,
 	STATUS_RUN_FAILED = 125, /* `run` itself, also wrong usage */
 	STATUS_CANNOT_RUN = 126,
 	STATUS_NOT_FOUND = 127,
@@ -16,6 +18,7 @@ enum {
 
 /* The subcommands; argv[0] is "mrcache NAME". They return an exit status. */
 int run_main(int argc, char **argv);
+int env_main(int argc, char **argv);
 int doctor_main(int argc, char **argv);
 int stat_main(int argc, char **argv);
 

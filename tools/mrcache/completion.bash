@@ -26,10 +26,11 @@ _mrcache() {
 		for ((i = 2; i < COMP_CWORD; i++)); do
 			case ${COMP_WORDS[i]} in
 			--) ((i++)); break ;;
-			-l | --linger | -m | --monitor | -b | --max-bytes)
+			-l | --linger | -m | --monitor | -b | --max-bytes | -c | --stack-caches)
 				[[ ${COMP_WORDS[i + 1]} != = ]] || ((i++))
 				((i++)) ;;
-			--stats) [[ ${COMP_WORDS[i + 1]} != = ]] || ((i += 2)) ;;
+			--stats | --verify)
+				[[ ${COMP_WORDS[i + 1]} != = ]] || ((i += 2)) ;;
 			-*) ;;
 			*) break ;;
 			esac
@@ -43,21 +44,39 @@ _mrcache() {
 			mapfile -t COMPREPLY < <(compgen -W \
 				'auto ummunotify ummunotify-2010 none' -- "$cur")
 			return ;;
+		-c | --stack-caches)
+			mapfile -t COMPREPLY < <(compgen -W 'guard off keep' \
+				-- "$cur")
+			return ;;
 		--stats) _filedir; return ;;
+		--verify) _filedir -d; return ;;
 		-l | --linger | -b | --max-bytes) return ;;
 		esac
 		if [[ $cur == -* && $prev != -- ]]; then
 			mapfile -t COMPREPLY < <(compgen -W '--remote --linger=
-				--stats --stats= --monitor= --max-bytes= --quiet
+				--stats --stats= --monitor= --max-bytes=
+				--stack-caches= --verify --verify= --quiet
 				--verbose --help --usage --version' -- "$cur")
 			[[ ${COMPREPLY[*]-} != *= ]] || compopt -o nospace
 			return
 		fi
 		_command_offset "$COMP_CWORD"
 		;;
+	env)
+		mapfile -t COMPREPLY < <(compgen -W '--sh --csh --json --elsewhere
+			--remote --linger= --stats= --monitor= --max-bytes=
+			--stack-caches= --quiet --verbose --help --usage --version' -- "$cur")
+		[[ ${COMPREPLY[*]-} != *= ]] || compopt -o nospace
+		;;
 	doctor)
-		mapfile -t COMPREPLY < <(compgen -W \
-			'--json --help --usage --version' -- "$cur")
+		if [[ $cur != -* ]]; then
+			_command_offset "$COMP_CWORD"
+			return
+		fi
+		mapfile -t COMPREPLY < <(compgen -W '--json --timeout= --remote
+			--linger= --monitor= --max-bytes= --stack-caches= --help
+			--usage --version' -- "$cur")
+		[[ ${COMPREPLY[*]-} != *= ]] || compopt -o nospace
 		;;
 	stat)
 		case $prev in --watch | -w) return ;; esac
@@ -70,10 +89,10 @@ _mrcache() {
 		mapfile -t COMPREPLY < <(compgen -W "$(_mrcache_pids)" -- "$cur")
 		;;
 	help)
-		mapfile -t COMPREPLY < <(compgen -W 'run doctor stat' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'run env doctor stat' -- "$cur")
 		;;
 	*)
-		mapfile -t COMPREPLY < <(compgen -W 'run doctor stat help
+		mapfile -t COMPREPLY < <(compgen -W 'run env doctor stat help
 			--help --usage --version' -- "$cur")
 		;;
 	esac

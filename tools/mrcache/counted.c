@@ -2,7 +2,7 @@
 #include "counted.h"
 
 #include "counters.h"
-#include "preload/publish.h"
+#include "publish.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,28 +28,6 @@ enum counted_result counted_name(const char *name, uid_t *uid, pid_t *pid)
 	/* Exactly, without "+", leading zeroes, or more behind. */
 	snprintf(again, sizeof(again), "mrcache.%u.%d", *uid, *pid);
 	return strcmp(name, again) ? COUNTED_NOT : COUNTED;
-}
-
-/* Field 22 of /proc/PID/stat; 0 if there is no such process. */
-static uint64_t start_time(pid_t pid)
-{
-	uint64_t started = 0;
-	char path[64], line[1024], *field = NULL;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	file = fopen(path, "re");
-	if (!file)
-		return 0;
-	if (fgets(line, sizeof(line), file))
-		field = strrchr(line, ')');
-	/* Behind the command's name comes field 3. */
-	for (int i = 2; field && i < 22; i++)
-		field = strchr(field + 1, ' ');
-	if (field)
-		started = strtoull(field + 1, NULL, 10);
-	fclose(file);
-	return started;
 }
 
 /*
@@ -152,7 +130,7 @@ enum counted_result counted_read(int directory, const char *name,
 		return COUNTED_BAD;
 	}
 	result = check_file(&st, counted->uid, why);
-	started = start_time(counted->pid);
+	started = publish_start_time(counted->pid);
 	if (result == COUNTED) {
 		size = pread(fd, &counters, sizeof(counters), 0);
 		result = check_content(&counters, size, counted->pid, why);
@@ -169,6 +147,8 @@ enum counted_result counted_read(int directory, const char *name,
 	counted->started = started;
 	copy_text(counted->command, counters.command, sizeof(counted->command));
 	copy_text(counted->monitor, counters.monitor, sizeof(counted->monitor));
+	counted->unguarded = (unsigned int)counters.unguarded;
+	counted->turned_off = (unsigned int)counters.turned_off;
 	mrc_counters_read(&counters, &counted->stats);
 	return COUNTED;
 }

@@ -16,6 +16,8 @@ struct counted {
 	uint64_t started; /* with pid names one process */
 	char command[64];
 	char monitor[32];
+	unsigned int unguarded;	 /* bits; see unguarded_name() */
+	unsigned int turned_off; /* the same */
 	struct mrcache_stats stats;
 };
 

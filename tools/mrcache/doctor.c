@@ -2,17 +2,18 @@
 /* mrcache doctor: what on this machine is in the way of caching. */
 #include "command.h"
 #include "device.h"
-#include "others.h"
+#include "installed.h"
+#include "job.h"
+#include "plan.h"
 #include "report.h"
 #include "settings.h"
+#include "share.h"
 #include "shim.h"
 
-#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,8 +33,8 @@ static void check_kernel(void)
 
 	uname(&kernel);
 	sscanf(kernel.release, "%d.%d", &major, &minor);
-	if (major < 6 || (major == 6 && minor < 1))
-		report(FAIL, "kernel", "the driver needs Linux 6.1 or later",
+	if (major < 5 || (major == 5 && minor < 10))
+		report(FAIL, "kernel", "the driver needs Linux 5.10 or later",
 		       "Linux %s", kernel.release);
 	else
 		report(OK, "kernel", NULL, "Linux %s", kernel.release);
@@ -54,7 +55,7 @@ static bool read_number(const char *path, uint64_t *number)
 static void check_module(const struct device *device)
 {
 	static const char parameters[] = "/sys/module/ummunotify/parameters";
-	uint64_t one, all;
+	uint64_t one, user, all;
 	char path[128];
 
 	if (device->state == DEVICE_NOT_LOADED) {
@@ -74,11 +75,15 @@ static void check_module(const struct device *device)
 	snprintf(path, sizeof(path), "%s/max_watches_total", parameters);
 	if (!read_number(path, &all))
 		all = 0;
-	if (one && all)
+	snprintf(path, sizeof(path), "%s/max_watches_user", parameters);
+	if (!read_number(path, &user))
+		user = 0;
+	if (one && user && all)
 		report(OK, "module", NULL,
 		       "ummunotify is loaded; %" PRIu64
-		       " watches for each process, %" PRIu64 " in all",
-		       one, all);
+		       " watches for each open file, %" PRIu64
+		       " for each user, %" PRIu64 " in all",
+		       one, user, all);
 	else
 		report(OK, "module", NULL, "ummunotify is loaded");
 }
@@ -102,7 +107,8 @@ static void check_mode(const struct device *device)
 	       device->path, device->node.st_mode & 07777);
 }
 
-static void check_device(const struct mrcache_attr *attr)
+/* Whether guards can stand on it. */
+static bool check_device(const struct mrcache_attr *attr)
 {
 	struct device device;
 
@@ -129,23 +135,12 @@ static void check_device(const struct mrcache_attr *attr)
 		report(FAIL, "device", device.advice, "%s", device.found);
 		break;
 	}
+	return device.state == DEVICE_GOOD &&
+	       (!strcmp(attr->monitor, "auto") ||
+		!strcmp(attr->monitor, "ummunotify"));
 }
 
 /* --- RDMA ------------------------------------------------------------------------ */
-
-static unsigned int devices_in_kernel(void)
-{
-	DIR *directory = opendir("/sys/class/infiniband");
-	const struct dirent *entry;
-	unsigned int n = 0;
-
-	if (!directory)
-		return 0;
-	while ((entry = readdir(directory)))
-		n += *entry->d_name != '.';
-	closedir(directory);
-	return n;
-}
 
 static void check_rdma_device(struct ibv_device *rdma)
 {
@@ -196,7 +191,7 @@ static void check_rdma(void)
 		ibv_free_device_list(devices);
 	if (count > 0)
 		return;
-	if (devices_in_kernel())
+	if (rdma_devices())
 		report(FAIL, "rdma",
 		       "install ibverbs-providers, load ib_uverbs",
 		       "the kernel has an RDMA device, libibverbs has none");
@@ -206,22 +201,6 @@ static void check_rdma(void)
 		       "modprobe rdma_rxe && rdma link add rxe0 type rxe "
 		       "netdev eth0",
 		       "there is no RDMA device");
-}
-
-/* CAP_IPC_LOCK lifts the limit. */
-static bool may_lock(void)
-{
-	FILE *file = fopen("/proc/self/status", "re");
-	unsigned long long capabilities = 0;
-	char line[256];
-
-	if (!file)
-		return false;
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "CapEff: %llx", &capabilities) == 1)
-			break;
-	fclose(file);
-	return capabilities >> CAP_IPC_LOCK & 1;
 }
 
 static const char *size_name(char *text, size_t size, uint64_t bytes)
@@ -243,7 +222,42 @@ static const char *size_name(char *text, size_t size, uint64_t bytes)
 	return text;
 }
 
-static void check_memlock(const struct mrcache_attr *attr)
+/* What the cache would take if nothing limited locked memory. */
+static uint64_t share_of(const struct mrc_limits *limits)
+{
+	uint64_t memory = limits->memory < limits->cgroup ? limits->memory
+							  : limits->cgroup;
+
+	return memory / 2 / limits->ranks;
+}
+
+/* Where the cache's own limit comes from. */
+static void check_limit(const struct mrcache_attr *attr,
+			const struct mrc_limits *limits)
+{
+	char most[32], machine[32], group[64] = "", name[32];
+
+	size_name(most, sizeof(most), attr->max_bytes);
+	if (attr->max_bytes != limits->bytes) {
+		report(OK, "limit", NULL, "%s, by MRCACHE_MAX_BYTES", most);
+		return;
+	}
+	size_name(machine, sizeof(machine), limits->memory);
+	if (limits->cgroup < limits->memory) {
+		size_name(name, sizeof(name), limits->cgroup);
+		snprintf(group, sizeof(group), ", of which its group has %s",
+			 name);
+	}
+	report(OK, "limit", NULL,
+	       "%s for each process: memory %s%s, %u rank%s of a job here%s",
+	       most, machine, group, limits->ranks,
+	       limits->ranks == 1 ? "" : "s",
+	       limits->bytes == limits->memlock ? ", no more may be locked"
+						: "");
+}
+
+static void check_memlock(const struct mrcache_attr *attr,
+			  const struct mrc_limits *limits)
 {
 	static const char for_good[] =
 		"for good, as root: \"* - memlock unlimited\" in "
@@ -259,7 +273,8 @@ static void check_memlock(const struct mrcache_attr *attr)
 		report(OK, "memlock", NULL, "unlimited");
 		return;
 	}
-	if (may_lock()) {
+	/* CAP_IPC_LOCK lifts the limit. */
+	if (limits->memlock == UINT64_MAX) {
 		report(OK, "memlock", NULL,
 		       "%s, but this process is exempt (CAP_IPC_LOCK)", soft);
 		return;
@@ -272,10 +287,11 @@ static void check_memlock(const struct mrcache_attr *attr)
 		       "only %s may be registered (hard limit %s): "
 		       "registering more fails with ENOMEM",
 		       soft, hard);
-	else if (limit.rlim_cur < attr->max_bytes)
+	else if (limit.rlim_cur < attr->max_bytes ||
+		 limit.rlim_cur < share_of(limits))
 		report(WARN, "memlock", advice,
 		       "%s may be registered (hard limit %s), which is less "
-		       "than the cache's own limit: it will evict often",
+		       "than the cache would take: it will evict often",
 		       soft, hard);
 	else
 		report(OK, "memlock", NULL, "%s", soft);
@@ -311,76 +327,110 @@ static void check_fork(void)
 
 /* --- mrcache itself -------------------------------------------------------------- */
 
-static void check_shim(void)
+/* Whether programs can load it. */
+static bool check_shim(void)
 {
 	char path[2 * PATH_MAX];
 	int ret = shim_find(path, sizeof(path));
 	void *handle;
+	char *enable;
 
 	if (ret) {
 		report(FAIL, "preload",
 		       "install mrcache, or let MRCACHE_PRELOAD say where "
 		       "libmrcache-preload.so is",
 		       "%s: %s", path, strerror(-ret));
-		return;
+		return false;
 	}
+	/* Here it is only to be loaded, and must not turn anything off. */
+	enable = getenv("MRCACHE_ENABLE");
+	enable = enable ? strdup(enable) : NULL;
+	setenv("MRCACHE_ENABLE", "0", 1);
 	handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-	if (!handle) {
+	if (!handle)
 		report(FAIL, "preload", "install it anew", "%s", dlerror());
-		return;
-	}
-	dlclose(handle);
-	if (strpbrk(path, ": "))
+	else
+		/* Nor look at us, who call libibverbs around it. */
+		dlclose(handle);
+	if (enable)
+		setenv("MRCACHE_ENABLE", enable, 1);
+	else
+		unsetenv("MRCACHE_ENABLE");
+	free(enable);
+	if (!handle)
+		return false;
+	if (strpbrk(path, ": ")) {
 		report(FAIL, "preload", "install it elsewhere",
 		       "LD_PRELOAD cannot name a file with a space or colon "
 		       "in its path: %s",
 		       path);
-	else
-		report(OK, "preload", NULL, "%s", path);
+		return false;
+	}
+	report(OK, "preload", NULL, "%s", path);
+	return true;
 }
+
+struct wrong {
+	unsigned int all, fatal;
+};
 
 static void wrong_setting(void *arg, const char *name, const char *why,
 			  bool fatal)
 {
-	unsigned int *wrong = arg;
+	struct wrong *wrong = arg;
 	char advice[128] = "correct it";
 
 	if (name)
 		snprintf(advice, sizeof(advice),
 			 "unset %s or correct it; see mrcache(7)", name);
-	++*wrong;
+	wrong->all++;
+	wrong->fatal += fatal;
 	report(fatal ? FAIL : WARN, "settings", advice, "%s%s", why,
 	       fatal ? ": nothing would be cached" : "");
 }
 
-static void check_settings(struct mrcache_attr *attr)
+static bool is_disabled(void)
 {
 	const char *enable = getenv("MRCACHE_ENABLE");
-	unsigned int wrong = 0, set = 0;
+
+	return enable && !strcmp(enable, "0");
+}
+
+/* Whether something would be cached with these. */
+static bool check_settings(struct mrcache_attr *attr)
+{
+	struct wrong wrong = {0};
+	unsigned int set = 0;
 
 	settings_check(attr, wrong_setting, &wrong);
 	for (char **entry = environ; *entry; entry++)
 		set += !strncmp(*entry, "MRCACHE_", strlen("MRCACHE_"));
-	if (enable && !strcmp(enable, "0"))
+	if (is_disabled())
 		report(WARN, "settings", "unset MRCACHE_ENABLE",
 		       "MRCACHE_ENABLE=0: nothing is cached"),
-			wrong++;
+			wrong.all++, wrong.fatal++;
+	if (!attr->max_bytes || !attr->max_regs)
+		report(WARN, "settings", "unset it",
+		       "MRCACHE_MAX_%s=0: nothing is cached",
+		       attr->max_bytes ? "REGS" : "BYTES"),
+			wrong.all++;
 	if (!strcmp(attr->monitor, "none"))
 		report(WARN, "settings", "unset MRCACHE_MONITOR",
 		       "MRCACHE_MONITOR=none: nothing is cached"),
-			wrong++;
+			wrong.all++;
 	if (attr->contain)
 		report(WARN, "settings", "unset MRCACHE_CONTAIN",
 		       "MRCACHE_CONTAIN has no effect under mrcache run"),
-			wrong++;
-	if (wrong)
-		return;
+			wrong.all++;
+	if (wrong.all)
+		return !wrong.fatal;
 	if (set)
 		report(OK, "settings", NULL, "%u MRCACHE_ variable%s set", set,
 		       set > 1 ? "s" : "");
 	else
 		report(OK, "settings", NULL,
 		       "no MRCACHE_ variable is set: defaults");
+	return true;
 }
 
 static void check_counters(void)
@@ -393,79 +443,284 @@ static void check_counters(void)
 		report(OK, "counters", NULL, "/dev/shm can be written");
 }
 
-static void check_others(void)
+/* The versions that the guards were run with; see docs/guards.md. */
+static const struct {
+	unsigned int first[2], last[2];
+} known_versions[GUARDED_STACKS] = {
+	[STACK_UCX] = {{1, 13}, {1, 18}},
+	[STACK_FABRIC] = {{1, 17}, {2, 1}},
+};
+
+static bool is_before(const unsigned int *a, const unsigned int *b)
 {
-	char advice[256];
+	return a[0] < b[0] || (a[0] == b[0] && a[1] < b[1]);
+}
 
-	for (int i = 0; i < OTHERS; i++) {
-		const struct other *other = &others[i];
+static bool is_known(unsigned int stack, const struct version *version)
+{
+	const unsigned int is[] = {version->major, version->minor};
 
-		if (other->is_off()) {
-			report(OK, "stacking", NULL, "%s: its cache is off",
-			       other->name);
-		} else if (other_is_installed(other)) {
-			snprintf(advice, sizeof(advice),
-				 "for programs that use it: export %s",
-				 other->switch_off);
-			report(WARN, "stacking", advice,
-			       "%s is installed, and its own cache would "
-			       "hide this one",
-			       other->name);
+	return !is_before(is, known_versions[stack].first) &&
+	       !is_before(known_versions[stack].last, is);
+}
+
+static void report_guarded(unsigned int i, const struct version *version,
+			   const char *name)
+{
+	if (!*version->text)
+		report(WARN, "stacks", "see ldd of a program that uses it",
+		       "%s would be guarded, but cannot be asked for its "
+		       "version",
+		       name);
+	else if (is_known(i, version))
+		report(OK, "stacks", NULL, "%s: its cache would be guarded",
+		       name);
+	else
+		report(WARN, "stacks",
+		       "compare results with mrcache run --stack-caches=off",
+		       "%s: its cache would be guarded, but the guard was "
+		       "only run with %u.%u to %u.%u",
+		       name, known_versions[i].first[0],
+		       known_versions[i].first[1], known_versions[i].last[0],
+		       known_versions[i].last[1]);
+}
+
+/* What `mrcache run` would do about each that is installed. */
+static void check_stacks(const struct plan *plan)
+{
+	char name[128], advice[160];
+	struct version version;
+
+	for (unsigned int i = 0; i < STACKS; i++) {
+		const struct stack *stack = &known_stacks[i];
+		const struct stack_variable *by = plan->stacks[i].by;
+
+		if (plan->stacks[i].state == STACK_NOTHING ||
+		    (!by && !installed(stack)))
+			continue;
+		version = (struct version){0};
+		if (plan->stacks[i].state == STACK_GUARDED)
+			installed_version((enum stack_id)i, &version);
+		snprintf(name, sizeof(name), "%s%s%s", stack->name,
+			 *version.text ? " " : "", version.text);
+		switch (plan->stacks[i].state) {
+		case STACK_GUARDED:
+			report_guarded(i, &version, name);
+			break;
+		case STACK_OFF:
+			report(OK, "stacks", NULL,
+			       "%s: its cache %s off (%s=%s)", name,
+			       by ? "is" : "would be",
+			       by ? by->name : stack->variables[0].name,
+			       by ? getenv(by->name) : stack->variables[0].off);
+			break;
+		default:
+			snprintf(advice, sizeof(advice), "unset %s",
+				 by		 ? by->name
+				 : is_disabled() ? "MRCACHE_ENABLE"
+						 : "--stack-caches=keep");
+			report(WARN, "stacks", advice,
+			       "%s: its cache stays on, without a guard, and "
+			       "may use stale memory%s%s%s%s%s",
+			       name, by ? " (" : "", by ? by->name : "",
+			       by ? "=" : "", by ? getenv(by->name) : "",
+			       by ? ")" : "");
+			break;
 		}
 	}
 }
 
+/* --- the job as it would run ------------------------------------------------------ */
+
+/* Whether the shim and the variables reach what is run. */
+static bool check_program(const struct job *job)
+{
+	static const char *const deaf[] = {
+		[PROGRAM_SETUID] = "is set-uid or set-gid",
+		[PROGRAM_CAPABILITIES] = "has file capabilities",
+		[PROGRAM_STATIC] = "is statically linked",
+		[PROGRAM_FOREIGN] = "is for another architecture",
+	};
+	const struct program *program = &job->program;
+	const char *name = base_name(program->path);
+
+	if (program->deaf) {
+		report(FAIL, "program",
+		       "build it dynamically, without privileges",
+		       "%s %s: the preload library does not reach it, and "
+		       "nobody can tell what it keeps",
+		       *program->interpreter ? program->interpreter
+					     : program->path,
+		       deaf[program->deaf]);
+		return false;
+	}
+	switch (job->launch) {
+	case LAUNCH_DROPS:
+		report(FAIL, "program", "put mrcache run behind it",
+		       "%s gives what it starts another environment", name);
+		return false;
+	case LAUNCH_JOB:
+		report(OK, "program", NULL,
+		       "what %s starts on this host gets the environment; on "
+		       "others start mrcache doctor by it",
+		       name);
+		return true;
+	case LAUNCH_OTHER:
+		report(OK, "program", NULL,
+		       "what %s starts gets the environment", name);
+		return true;
+	default:
+		report(OK, "program", NULL, "%s", program->path);
+		return true;
+	}
+}
+
+/* Whether every cache that is known of would be guarded or off. */
+static bool check_job(const struct plan *plan, bool reached)
+{
+	char names[128] = "";
+
+	for (unsigned int i = 0; i < STACKS; i++) {
+		size_t length = strlen(names);
+
+		if (plan->stacks[i].state == STACK_ON)
+			snprintf(names + length, sizeof(names) - length, "%s%s",
+				 length ? ", " : "", known_stacks[i].name);
+	}
+	if (!reached)
+		report(FAIL, "job", "see above",
+		       "nothing shows that it would be protected");
+	else if (*names)
+		report(FAIL, "job", "see above",
+		       "it would not be protected: %s may use stale memory",
+		       names);
+	else
+		report(OK, "job", NULL,
+		       "it would be protected: each known cache is guarded or "
+		       "off");
+	return reached && !*names;
+}
+
 /* --- the command ------------------------------------------------------------------- */
+
+#define TIMEOUT 60
+
+struct doctor {
+	struct job job;
+	bool json;
+	unsigned int timeout;
+};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
-	bool *json = state->input;
+	struct doctor *doctor = state->input;
+	unsigned long seconds;
+	char *end;
 
-	(void)arg;
 	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &doctor->job;
+		return 0;
 	case 'j':
-		*json = true;
+		doctor->json = true;
+		return 0;
+	case 't':
+		seconds = strtoul(arg, &end, 10);
+		if (end == arg || *end || *arg == '-' || !seconds ||
+		    seconds > 3600)
+			argp_error(state,
+				   "--timeout=%s: not a number of seconds from "
+				   "1 to 3600",
+				   arg);
+		doctor->timeout = (unsigned int)seconds;
 		return 0;
 	case 'h':
 		argp_state_help(state, stdout, ARGP_HELP_STD_HELP);
 		return 0;
 	case ARGP_KEY_ARG:
-		argp_error(state, "doctor takes no arguments");
+		doctor->job.argv = &state->argv[state->next - 1];
+		state->next = state->argc;
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
 	}
 }
 
+static bool check_all(struct job *job)
+{
+	bool guards, reached = true;
+	struct mrc_limits limits;
+
+	report_step("the settings");
+	job_set_options(job);
+	check_kernel();
+	guards = check_settings(&job->attr);
+	report_step("the driver");
+	guards &= check_device(&job->attr);
+	report_step("RDMA devices");
+	check_rdma();
+	mrc_limits(&limits);
+	check_memlock(&job->attr, &limits);
+	check_limit(&job->attr, &limits);
+	check_fork();
+	report_step("the preload library");
+	guards &= check_shim();
+	check_counters();
+	report_step("libraries that keep registrations");
+	if (job->argv)
+		reached = check_program(job);
+	plan_make(&job->plan, is_disabled() ? PLAN_KEEP : job->stack_caches,
+		  guards && reached, job->stack_caches_given);
+	check_stacks(&job->plan);
+	return check_job(&job->plan, reached);
+}
+
 int doctor_main(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
 		{"json", 'j', NULL, 0, "Print JSON", 0},
+		{"timeout", 't', "SECONDS", 0,
+		 "Give up a check that takes longer (60)", 0},
 		{NULL, 'h', NULL, OPTION_HIDDEN, NULL, 0},
 		{0},
 	};
 	static const struct argp argp = {
 		.options = options,
 		.parser = parse,
+		.args_doc = "[PROGRAM [ARG...]]",
 		.doc = "Says what on this machine, for this user and in this "
 		       "environment, is in the way of caching RDMA memory "
-		       "registrations, and what to do about it.\v"
-		       "Exit status: 0 if nothing failed, 1 if something did.",
+		       "registrations, and what to do about it; and whether "
+		       "a job, of PROGRAM if it is given, would be "
+		       "protected.\v"
+		       "Exit status: 0 if nothing failed, 1 if something did or "
+		       "took too long, 3 if a job would not be protected, 126 "
+		       "or 127 as run if PROGRAM cannot be executed or is not "
+		       "found.",
+		.children = job_children,
 	};
-	struct mrcache_attr attr;
-	bool json = false;
+	static struct doctor doctor = {.timeout = TIMEOUT};
+	struct job *job = &doctor.job;
+	bool protected;
 	unsigned int failed;
+	int ret;
 
-	parse_arguments(&argp, argc, argv, STATUS_USAGE, &json);
-	check_kernel();
-	check_settings(&attr);
-	check_device(&attr);
-	check_rdma();
-	check_memlock(&attr);
-	check_fork();
-	check_shim();
-	check_counters();
-	check_others();
-	failed = report_print(json);
-	return finish_output(failed ? STATUS_NO : 0);
+	parse_arguments(&argp, argc, argv, STATUS_USAGE, &doctor);
+	/* One for each host of a job is enough. */
+	if (!job_is_first_here())
+		return 0;
+	ret = job->argv ? program_find(&job->program, job->argv[0]) : 0;
+	if (ret) {
+		complain("%s: %s", job->argv[0], strerror(-ret));
+		return ret == -ENOENT ? STATUS_NOT_FOUND : STATUS_CANNOT_RUN;
+	}
+	if (job->argv)
+		job->launch = launcher_kind(&job->program);
+	report_begin(doctor.timeout);
+	protected = check_all(job);
+	report_step(NULL);
+	failed = report_print(doctor.json, protected);
+	return finish_output(!protected ? STATUS_NOT_PROTECTED
+			     : failed	? STATUS_NO
+					: 0);
 }

@@ -17,6 +17,7 @@ static const struct command {
 	int (*main)(int argc, char **argv);
 } commands[] = {
 	{"run", "mrcache run", run_main},
+	{"env", "mrcache env", env_main},
 	{"doctor", "mrcache doctor", doctor_main},
 	{"stat", "mrcache stat", stat_main},
 };
@@ -85,13 +86,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (strcmp(arg, "help") && !find(arg))
 			argp_error(state,
 				   "there is no command '%s'; there are run, "
-				   "doctor and stat",
+				   "env, doctor and stat",
 				   arg);
 		/* The rest is the subcommand's. */
 		state->next = state->argc;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "a command is missing: run, doctor or stat");
+		argp_error(state, "a command is missing: run, env, doctor or "
+				  "stat");
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -125,6 +127,7 @@ int main(int argc, char **argv)
 		       "know nothing of it.\v"
 		       "Commands:\n"
 		       "  run      runs a program with the cache\n"
+		       "  env      prints the environment run would set\n"
 		       "  doctor   says what on this machine is in the way\n"
 		       "  stat     shows the counters of running programs\n"
 		       "\n"

@@ -14,7 +14,18 @@ enum verdict { OK, WARN, FAIL };
 void report(enum verdict verdict, const char *check, const char *advice,
 	    const char *found, ...) __attribute__((format(printf, 4, 5)));
 
-/* Prints all; returns how many failed. */
-unsigned int report_print(bool json);
+/*
+ * What is being looked at now; NULL: nothing more. After some seconds of it a
+ * line on standard error says so, and after the time given at the beginning the
+ * process ends, with a line that names it.
+ */
+void report_begin(unsigned int timeout);
+void report_step(const char *what);
+
+/*
+ * Prints all, with the host's name in a job of many; returns how many failed.
+ * `protected` goes into the JSON.
+ */
+unsigned int report_print(bool json, bool protected);
 
 #endif /* MRCACHE_REPORT_H */

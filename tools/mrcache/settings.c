@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "settings.h"
 
-#include "mrcache_int.h"
+#include "guard/stacks.h"
+#include "config.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,8 +12,10 @@
 #define MAX_WRONG 16
 
 /* Variables that are not of the library but of the shim and the command. */
-static const char *const others[] = {"MRCACHE_ENABLE", "MRCACHE_STATS",
-				     "MRCACHE_PRELOAD"};
+static const char *const others[] = {
+	"MRCACHE_ENABLE",    "MRCACHE_STATS",		"MRCACHE_PRELOAD",
+	"MRCACHE_GUARD",     "MRCACHE_GUARD_UCX_HOOKS", "MRCACHE_VERIFY",
+	"MRCACHE_TURNED_OFF"};
 
 static bool is_known(const char *entry, size_t length)
 {
@@ -43,6 +46,30 @@ static void check_names(settings_fn *fn, void *arg)
 			 "%s: there is no such setting, it has no effect",
 			 name);
 		fn(arg, name, why, false);
+	}
+}
+
+/* The shim says the same, and goes on. */
+static void check_guards(settings_fn *fn, void *arg)
+{
+	const char *guard = getenv("MRCACHE_GUARD"),
+		   *hooks = getenv("MRCACHE_GUARD_UCX_HOOKS");
+	unsigned int bits;
+	char why[256];
+
+	if (!guard_parse(guard, &bits)) {
+		snprintf(why, sizeof(why),
+			 "MRCACHE_GUARD=%.64s: not " GUARD_WANTS
+			 ": all are guarded",
+			 guard);
+		fn(arg, "MRCACHE_GUARD", why, false);
+	}
+	if (hooks && strcmp(hooks, "0") != 0 && strcmp(hooks, "1") != 0) {
+		snprintf(why, sizeof(why),
+			 "MRCACHE_GUARD_UCX_HOOKS=%.64s: not 0 or 1: it has no "
+			 "effect",
+			 hooks);
+		fn(arg, "MRCACHE_GUARD_UCX_HOOKS", why, false);
 	}
 }
 
@@ -98,12 +125,14 @@ void settings_check(struct mrcache_attr *attr, settings_fn *fn, void *arg)
 	size_t n = 0;
 
 	check_names(fn, arg);
+	check_guards(fn, arg);
 	/* Quiet it would not say what is wrong. */
 	if (level && !strcmp(level, "quiet"))
 		n += take(&taken[n], "MRCACHE_LOG");
 	do {
 		mrcache_attr_init(attr);
 		attr->reaper = true; /* as the shim does */
+		attr->environment_widens = true;
 		attr->log = keep_line;
 		attr->log_arg = line;
 		line[0] = '\0';

@@ -2,6 +2,8 @@
 /* mrcache stat: the counters of running processes, which do not notice. */
 #include "command.h"
 #include "counted.h"
+#include "counters.h"
+#include "guard/stacks.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -119,13 +121,11 @@ static struct mrcache_stats since(const struct mrcache_stats *now,
 {
 	struct mrcache_stats d = *now;
 
-	d.hits -= before->hits;
-	d.misses -= before->misses;
-	d.registrations -= before->registrations;
-	d.deregistrations -= before->deregistrations;
-	d.repins -= before->repins;
-	d.invalidations -= before->invalidations;
-	d.evictions -= before->evictions;
+#define SUBTRACT(name, member) d.member -= before->member;
+#define KEEP(name, member)
+	MRC_STAT_LIST(SUBTRACT, KEEP)
+#undef SUBTRACT
+#undef KEEP
 	for (int i = 0; i < MRCACHE_BYPASS_REASONS; i++)
 		d.bypass[i] -= before->bypass[i];
 	return d;
@@ -202,6 +202,41 @@ static void print_command(const struct counted *process)
 		printf(" %s\n", process->command);
 }
 
+static void print_stacks(const char *what, unsigned int bits)
+{
+	const char *separator = what;
+
+	if (!bits)
+		return;
+	printf("%8s", "");
+	for (unsigned int i = 0; i < UNGUARDED_BITS; i++) {
+		if (!(bits & 1u << i))
+			continue;
+		printf("%s%s", separator, unguarded_name(i));
+		separator = ", ";
+	}
+	putchar('\n');
+}
+
+/* What a guard did, and where there is none. */
+static void print_guards(const struct counted *process)
+{
+	const struct mrcache_stats *stats = &process->stats;
+
+	if (stats->guarded || stats->guard_checked) {
+		printf("%8sguarded: %" PRIu64 ", checked %" PRIu64
+		       ", refused %" PRIu64 ", told %" PRIu64,
+		       "", stats->guarded, stats->guard_checked,
+		       stats->guard_refused, stats->guard_told);
+		if (stats->guard_unwatched)
+			printf(", not watched %" PRIu64,
+			       stats->guard_unwatched);
+		putchar('\n');
+	}
+	print_stacks("turned off: ", process->turned_off);
+	print_stacks("not guarded: ", process->unguarded);
+}
+
 /* Below a process, what is not always worth a column. */
 static void print_details(const struct counted *process)
 {
@@ -210,6 +245,7 @@ static void print_details(const struct counted *process)
 
 	if (strcmp(process->monitor, "ummunotify"))
 		printf("%8smonitor: %s\n", "", process->monitor);
+	print_guards(process);
 	if (!counted_bypasses(stats) && !stats->reg_errors)
 		return;
 	printf("%8s", "");
@@ -259,6 +295,17 @@ static json_t *number(uint64_t n)
 	return json_integer((json_int_t)n);
 }
 
+static json_t *stacks_json(unsigned int bits)
+{
+	json_t *names = json_array();
+
+	for (unsigned int i = 0; i < UNGUARDED_BITS; i++)
+		if (bits & 1u << i)
+			json_array_append_new(names,
+					      json_string(unguarded_name(i)));
+	return names;
+}
+
 static json_t *process_json(const struct counted *process,
 			    const struct counted *old, double seconds)
 {
@@ -268,19 +315,12 @@ static json_t *process_json(const struct counted *process,
 		uint64_t value, before;
 		bool is_count; /* and not what is now */
 	} members[] = {
-#define COUNT(name) {#name, stats->name, old ? old->stats.name : 0, true}
-#define NOW(name)                            \
-	{                                    \
-#name, stats->name, 0, false \
-	}
-		COUNT(hits),	      COUNT(misses),
-		COUNT(registrations), COUNT(deregistrations),
-		COUNT(repins),	      COUNT(invalidations),
-		COUNT(evictions),     COUNT(reg_errors),
-		COUNT(dereg_errors),  COUNT(retries),
-		COUNT(drains),	      COUNT(events),
-		NOW(cached),	      NOW(cached_bytes),
-		NOW(stale_held),      NOW(uncached),
+#define COUNT(stat, member) \
+	{#member, stats->member, old ? old->stats.member : 0, true},
+#define NOW(stat, member) {#member, stats->member, 0, false},
+		MRC_STAT_LIST(COUNT, NOW)
+#undef COUNT
+#undef NOW
 	};
 	double rate = counted_hit_rate(stats);
 	json_t *object = json_object(), *bypass = json_object(),
@@ -307,6 +347,10 @@ static json_t *process_json(const struct counted *process,
 				    mrcache_bypass_name((enum mrcache_bypass)i),
 				    number(stats->bypass[i]));
 	json_object_set_new(object, "bypass", bypass);
+	json_object_set_new(object, "turned_off",
+			    stacks_json(process->turned_off));
+	json_object_set_new(object, "unguarded",
+			    stacks_json(process->unguarded));
 	if (old && seconds > 0)
 		json_object_set(object, "per_second", speed);
 	json_decref(speed);
@@ -410,8 +454,8 @@ static unsigned int complain_of_missing(const struct options *options,
 				 options->pids[i]);
 		else
 			complain("process %d has no cache: it was not "
-				 "started with mrcache run, or has not "
-				 "registered memory yet",
+				 "started with mrcache run and does not use "
+				 "libmrcache, or has not registered memory yet",
 				 options->pids[i]);
 	}
 	return missing;
@@ -429,7 +473,7 @@ static unsigned int complain_of_none(const struct options *options,
 	else if (!sample->n)
 		complain("no process%s has a cache: a program gets one when "
 			 "it is started with mrcache run and has registered "
-			 "memory",
+			 "memory, or when it uses libmrcache itself",
 			 options->all ? "" : " of this user");
 	return !sample->n;
 }
@@ -530,8 +574,9 @@ int stat_main(int argc, char **argv)
 		.parser = parse,
 		.args_doc = "[PID...]",
 		.doc = "Shows the counters of running processes that were "
-		       "started with mrcache run: all of one's own, or those "
-		       "with the given IDs. It does not disturb them.\v"
+		       "started with mrcache run or use libmrcache: all of "
+		       "one's own, or those with the given IDs. It does not "
+		       "disturb them.\v"
 		       "RATE is the share of hits. CACHED registrations are "
 		       "ready to be used again and have PINNED bytes of memory; "
 		       "STALE ones are waiting to be given back.\n\n"

@@ -70,6 +70,7 @@ struct wire_variant {
 	bool own_pds;	   /* each thread has a protection domain of its own */
 	bool contain;
 	bool reaper;
+	bool fingerprint;
 	/*
 	 * Hold on to registrations. Not where the limits make some that are
 	 * not cached: whether those are valid is for the program to know.

@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -220,6 +221,27 @@ static int lock_unlock(const struct place *p)
 								    : 0;
 }
 
+/*
+ * Writes to pages of which others may take the mapping away. Before Linux 5.14
+ * the kernel writes a byte, and so says what would be a signal here.
+ */
+static int populate(char *start, size_t size)
+{
+	if (!madvise(start, size, MADV_POPULATE_WRITE))
+		return 0;
+	if (errno != EINVAL)
+		return -errno;
+	for (char *p = start; p < start + size; p += PAGE)
+		if (getrandom(p, 1, 0) != 1)
+			return -errno;
+	return 0;
+}
+
+static int populate_place(const struct place *p)
+{
+	return populate(p->addr, p->size);
+}
+
 /* Whole huge pages around the place; what happens to parts later splits them. */
 static int map_huge(const struct place *p)
 {
@@ -229,7 +251,7 @@ static int map_huge(const struct place *p)
 
 	if (q == MAP_FAILED || madvise(q, MEMOP_HUGE, MADV_HUGEPAGE))
 		return -errno;
-	return madvise(q, MEMOP_HUGE, MADV_POPULATE_WRITE) ? -errno : 0;
+	return populate(q, MEMOP_HUGE);
 }
 
 static int guard(const struct place *p)
@@ -245,7 +267,7 @@ static void child_main(void *argument)
 {
 	const struct place *p = argument;
 
-	madvise(p->addr, p->size, MADV_POPULATE_WRITE);
+	populate(p->addr, p->size);
 	madvise(p->addr, p->size / 2, MADV_DONTNEED);
 	_exit(0);
 }
@@ -256,7 +278,7 @@ static int fork_and_write(const struct place *p)
 	if (*p->child > 0)
 		MUST(child_result(*p->child) == 0);
 	*p->child = stress_fork(child_main, (void *)p);
-	return madvise(p->addr, p->size, MADV_POPULATE_WRITE) ? -errno : 0;
+	return populate(p->addr, p->size);
 }
 
 static int compact(const struct place *p)
@@ -296,7 +318,7 @@ static const struct change changes[] = {
 	CALL("protect none", protect_none),
 	CALL("lock", lock_unlock),
 	CALL("fork", fork_and_write),
-	ADVICE("populate", MADV_POPULATE_WRITE),
+	CALL("populate", populate_place),
 };
 
 /* What another process can do; counted behind those above. */
@@ -685,7 +707,7 @@ static void *mutator_main(void *argument)
 		forget(w, watch);
 		memop_unmap(place.scratch, SIZE);
 		if (dice_below(&dice, 4))
-			madvise(place.addr, place.size, MADV_POPULATE_WRITE);
+			populate(place.addr, place.size);
 	}
 	if (child > 0)
 		MUST(child_result(child) == 0);
@@ -726,7 +748,7 @@ static void make_world(void)
 		whole.fd = memop_memfd(SIZE, 0);
 		MUST(whole.fd >= 0);
 		MUST(!map_usual(&whole));
-		MUST(!madvise(whole.addr, SIZE, MADV_POPULATE_WRITE));
+		MUST(!pages_populate(whole.addr, SIZE));
 		world->files[i] = whole.fd;
 	}
 	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);

@@ -135,7 +135,7 @@ static void change_any(struct slot *slot, unsigned int choice)
 
 static void change_anon(struct slot *slot, struct dice *dice)
 {
-	unsigned int choice = dice_below(dice, 6);
+	unsigned int choice = dice_below(dice, 7);
 
 	switch (choice) {
 	case 3:
@@ -146,6 +146,9 @@ static void change_anon(struct slot *slot, struct dice *dice)
 		break;
 	case 5:
 		move_pages_away(slot);
+		break;
+	case 6: /* a false alarm: what is pinned stays */
+		MUST(!madvise(slot->addr, SIZE, MADV_FREE));
 		break;
 	default:
 		change_any(slot, choice);
@@ -169,10 +172,12 @@ static void change_file_only(const struct slot *slot, struct dice *dice)
 
 static void change_file(struct slot *slot, struct dice *dice)
 {
-	unsigned int choice = dice_below(dice, 6);
+	unsigned int choice = dice_below(dice, 7);
 
 	if (choice == 3)
 		MUST(!madvise(slot->addr, SIZE, MADV_REMOVE));
+	else if (choice == 6) /* a false alarm: the file keeps its pages */
+		MUST(!madvise(slot->addr, SIZE, MADV_DONTNEED));
 	else if (choice > 3)
 		change_file_only(slot, dice);
 	else
@@ -534,6 +539,7 @@ static void open_caches(struct race *race)
 	attr.contain = variant->contain;
 	attr.page_align = variant->contain;
 	attr.reaper = variant->reaper;
+	attr.fingerprint = variant->fingerprint;
 	attr.log_level = MRCACHE_LOG_ERROR;
 	for (i = 0; i < variant->caches; i++) {
 		race->caches[i] = mrcache_open(&attr);
@@ -573,6 +579,7 @@ static bool is_enough(const void *arg)
 	return race->early > 20 && race->kept && race->flushed && stats.hits &&
 	       stats.invalidations &&
 	       (variant->max_regs != 1 || stats.evictions) &&
+	       (!variant->fingerprint || (stats.verified && stats.refuted)) &&
 	       (!variant->memlock || stats.retries);
 }
 
@@ -585,12 +592,14 @@ static void check_and_close(struct race *race)
 	       "%lu transfers, %lu of them through held registrations; %lu "
 	       "registered early, %lu of them good, %lu refused; %lu hits, %lu "
 	       "misses, %lu invalidations, %lu repins, %lu evictions, %lu "
-	       "retries, %lu flushes, %lu not cached; %lu stale%s\n",
+	       "retries, %lu flushes, %lu not cached; %lu verified, %lu "
+	       "refuted; %lu stale%s\n",
 	       race->variant->name, race->world->operations,
 	       race->world->by_other, race->noise, race->transfers, race->held,
 	       race->early, race->kept, race->refused, stats.hits, stats.misses,
 	       stats.invalidations, stats.repins, stats.evictions,
-	       stats.retries, race->flushed, wire_bypassed(&stats), race->stale,
+	       stats.retries, race->flushed, wire_bypassed(&stats),
+	       stats.verified, stats.refuted, race->stale,
 	       race->variant->naive ? ", as must be" : "");
 	MUST(is_enough(race));
 	if (race->variant->naive)
