@@ -455,7 +455,8 @@ static void exchange(unsigned int kind)
 	       : file->used	    ? -EINVAL
 	       : place == READ_ONLY ? -EFAULT
 				    : 0);
-	if (place == BAD || file->used)
+	/* What runs beside us may have read from it. */
+	if (place == BAD || file->used || (m.uncertain && ret == -EINVAL))
 		return;
 	file->used = true;
 	file->features = granted;
@@ -791,7 +792,8 @@ static void read_events(unsigned int kind)
 	if (got < 0)
 		got = -errno;
 	note(kind, got > 0 ? 1 : got, file->features);
-	file->used = true;
+	/* With such an address read() does not get to the device. */
+	file->used |= buffer != (char *)KERNEL;
 	CHECK(got != -EFAULT || faults, "EFAULT");
 	/* What fits into the part that can be written is no fault. */
 	if (faults && got > 0) {
