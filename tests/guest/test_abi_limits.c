@@ -557,6 +557,78 @@ static void a_namespace_gives_no_more(void **state)
 	close(users.to[1]);
 }
 
+/* Root makes namespaces for others: each user in one is who it is outside. */
+static int fill_in_roots_namespace(struct users *users)
+{
+	struct umn u, more;
+	char byte;
+
+	WANT(!unshare(CLONE_NEWUSER));
+	WANT(put_byte(users->from[1], 'x'));
+	WANT(get_byte(users->to[0], &byte));
+	WANT(!setresuid(0, 0, 0));
+	WANT(!umn_start(&u, 0));
+	WANT(fill(&u, 0) > 0);
+	/* Its capabilities are for what is its own. */
+	WANT(umn_start(&more, 0) == -ENOSPC);
+	WANT(put_byte(users->from[1], 'x'));
+	get_byte(users->to[0], &byte);
+	umn_stop(&u);
+	WANT(!setresuid(1, 1, 1));
+	WANT(!umn_start(&u, 0));
+	WANT(fill(&u, 0) > 0);
+	WANT(put_byte(users->from[1], 'x'));
+	get_byte(users->to[0], &byte);
+	return 0;
+}
+
+static void in_roots_namespace_each_has_its_own(void **state)
+{
+	static const char map[] = "0 65534 1\n1 100000 1\n";
+	struct users users = {.uid = 65534};
+	uid_t first = 65534, second = 100000;
+	char path[64], byte;
+	pid_t child;
+	int fd;
+
+	(void)state;
+	if (access("/proc/self/ns/user", F_OK))
+		skip();
+	assert_int_equal(pipe(users.from), 0);
+	assert_int_equal(pipe(users.to), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (!child)
+		_exit(fill_in_roots_namespace(&users));
+	close(users.from[1]);
+	assert_true(get_byte(users.from[0], &byte));
+	snprintf(path, sizeof(path), "/proc/%d/uid_map", child);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, map, strlen(map)), strlen(map));
+	close(fd);
+	assert_true(put_byte(users.to[1], 'x'));
+
+	/* Full is who it is outside; neither the other nor root is. */
+	assert_true(get_byte(users.from[0], &byte));
+	assert_int_not_equal(in_child(watch_as, &first), 0);
+	assert_int_equal(in_child(watch_as, &second), 0);
+	assert_true(put_byte(users.to[1], 'x'));
+
+	assert_true(get_byte(users.from[0], &byte));
+	assert_int_equal(in_child(watch_as, &first), 0);
+	assert_int_not_equal(in_child(watch_as, &second), 0);
+	assert_int_equal(umn_start(&a, 0), 0);
+	assert_int_equal(umn_register(a.fd, (void *)PAGE, PAGE, 1), 0);
+	umn_stop(&a);
+	assert_true(put_byte(users.to[1], 'x'));
+
+	assert_int_equal(child_result(child), 0);
+	close(users.from[0]);
+	close(users.to[0]);
+	close(users.to[1]);
+}
+
 static void some_is_left_for_root(void **state)
 {
 	const int left = FEW / 16;
@@ -649,6 +721,9 @@ int main(void)
 						set_defaults),
 		cmocka_unit_test_setup_teardown(a_namespace_gives_no_more,
 						set_user, set_defaults),
+		cmocka_unit_test_setup_teardown(
+			in_roots_namespace_each_has_its_own, set_user,
+			set_defaults),
 		cmocka_unit_test_setup_teardown(some_is_left_for_root, set_both,
 						set_defaults),
 		cmocka_unit_test(an_address_space_has_so_many_files),

@@ -497,6 +497,43 @@ static void a_long_walk_lets_go(void **state)
 	assert_int_equal(tear_down(&s), 0);
 }
 
+/*
+ * A reader waits for a walk, which tells all that it hits before anything is read:
+ * else LAST could say that nothing is pending while there is more to come.
+ */
+static void a_reader_beside_a_long_walk(void **state)
+{
+	static const struct variant variant = {DISCARD, WATCH};
+	enum { SOME = 8 };
+	struct ummunotify_event events[SOME];
+	struct scene s;
+	int attempts, done;
+	bool hit = false;
+	long partly;
+
+	(void)state;
+	assert_int_equal(set_up(&s, &variant), 0);
+	crowd(&s);
+	for (attempts = 0; !hit && attempts < ATTEMPTS; attempts++) {
+		done = s.job->done;
+		arm_crowd(&s);
+		prepare(&s);
+		wait_for_start(&s, done);
+		partly = pending(&s);
+		assert_int_equal(umn_read(s.u.fd, events, SOME), SOME);
+		assert_int_equal(pending(&s), CROWD + 1 - SOME);
+		hit = partly > 0 && partly < CROWD + 1;
+		while (s.job->done == done)
+			sched_yield();
+		assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL),
+				 CROWD + 1 - SOME);
+		assert_int_equal(umn_unregister(s.u.fd, FIRST), 0);
+	}
+	print_message("# %d attempts\n", attempts);
+	assert_true(hit);
+	assert_int_equal(tear_down(&s), 0);
+}
+
 /* What is armed while a walk goes on, behind it, is hit when the call ends. */
 static void armed_behind_a_long_walk(void **state)
 {
@@ -588,6 +625,7 @@ int main(void)
 		VARIANT(PUNCH, READ),
 		cmocka_unit_test(a_short_one_inside_counts_once),
 		cmocka_unit_test(a_long_walk_lets_go),
+		cmocka_unit_test(a_reader_beside_a_long_walk),
 		cmocka_unit_test(armed_behind_a_long_walk),
 		cmocka_unit_test(armed_outside_any_window),
 	};
