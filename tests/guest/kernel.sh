@@ -19,8 +19,10 @@ read_kernel() { # NAME
 	# an archive may have, no module can be built.  The newest is taken.
 	headers=
 	# Instead: the package with the source, of a kernel that is built here
-	# with the options of kernel.config and NAME.config.
+	# with the options of kernel.config, ARCH.config and NAME.config.
 	source=
+	# Whether the matrix has it; empty: no.
+	matrix=yes
 	# Where its build tools do not run on this machine, or want another
 	# compiler: packages of a system to build modules in, and its Debian.
 	system=()
@@ -33,12 +35,11 @@ read_kernel() { # NAME
 	: "${system_debian:=$debian}"
 }
 
-# The names of those that are packages, or (built) of those that are built here.
-list_kernels() { # packaged|built
+# The names of all, or of those that the matrix has.
+list_kernels() { # all|matrix
 	local name
 	for name in $(find "$kernels" -type f -printf '%f\n' | sort -V); do
-		(read_kernel "$name" &&
-			[ "$([ -z "$source" ] && echo packaged || echo built)" = "$1" ]) &&
+		(read_kernel "$name" && [ "$1$matrix" != matrix ]) &&
 			printf '%s\n' "$name"
 	done
 	return 0
