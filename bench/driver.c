@@ -17,12 +17,13 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
-#define PAGE ((size_t)4096)
-#define MAX  512u
+#define MAX 512u
 /* Where watches are that nothing is mapped at. */
 #define NOWHERE ((char *)(1ul << 40))
 
+static size_t page; /* of memory, in bytes */
 static unsigned int rounds = 200;
 static unsigned int turns = 11;
 
@@ -87,7 +88,7 @@ static double time_arm_many(struct umn *u, char *addr, unsigned int count)
 	double start;
 
 	for (unsigned int i = 0; i < count; i++) {
-		arms[i] = umn_order(100 + i, addr + i * PAGE, PAGE,
+		arms[i] = umn_order(100 + i, addr + i * page, page,
 				    UMMUNOTIFY_ARM_CACHEABLE);
 	}
 	start = bench_now();
@@ -104,7 +105,7 @@ static void arm_at_once(struct umn *u, char *memory)
 	struct ummunotify_watch_ioctl watch;
 
 	for (unsigned int i = 0; i < AT_ONCE; i++)
-		if (umn_watch(u->fd, NOWHERE, PAGE, 100 + i, 0, &watch))
+		if (umn_watch(u->fd, NOWHERE, page, 100 + i, 0, &watch))
 			bench_die("cannot watch memory");
 	for (size_t n = 0; n < sizeof(counts) / sizeof(*counts); n++) {
 		for (unsigned int i = 0; i < rounds + 10; i++)
@@ -125,8 +126,8 @@ static void watch_first(void)
 		bench_die("no device");
 	for (unsigned int i = 0; i < rounds + 10; i++) {
 		struct ummunotify_watch_ioctl watch = {
-			.start = (uintptr_t)NOWHERE + 2 * PAGE * i,
-			.end = (uintptr_t)NOWHERE + 2 * PAGE * i + PAGE,
+			.start = (uintptr_t)NOWHERE + 2 * page * i,
+			.end = (uintptr_t)NOWHERE + 2 * page * i + page,
 			.user_cookie = i,
 		};
 		double start = bench_now();
@@ -146,20 +147,20 @@ static void drain_at_once(void)
 	struct ummunotify_watch_ioctl watch;
 	struct ummunotify_event events[AT_ONCE];
 	struct ummunotify_rearm_ioctl rearm;
-	char *memory = mmap(NULL, AT_ONCE * PAGE, PROT_READ | PROT_WRITE,
+	char *memory = mmap(NULL, AT_ONCE * page, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct umn u;
 
 	if (memory == MAP_FAILED || umn_start(&u, UMN_ALL))
 		bench_die("no device");
 	for (unsigned int i = 0; i < AT_ONCE; i++)
-		if (umn_watch(u.fd, memory + i * PAGE, PAGE, i, 0, &watch))
+		if (umn_watch(u.fd, memory + i * page, page, i, 0, &watch))
 			bench_die("cannot watch memory");
 	for (unsigned int i = 0; i < rounds + 10; i++) {
 		double start;
 
-		memset(memory, 1, AT_ONCE * PAGE);
-		if (madvise(memory, AT_ONCE * PAGE, MADV_DONTNEED))
+		memset(memory, 1, AT_ONCE * page);
+		if (madvise(memory, AT_ONCE * page, MADV_DONTNEED))
 			bench_die("madvise");
 		start = bench_now();
 		if (umn_read(u.fd, events, AT_ONCE) != (int)AT_ONCE)
@@ -171,7 +172,7 @@ static void drain_at_once(void)
 	}
 	bench_add("ns", samples, rounds, "driver/drain-%u", AT_ONCE);
 	umn_stop(&u);
-	munmap(memory, AT_ONCE * PAGE);
+	munmap(memory, AT_ONCE * page);
 }
 
 static void watch_against_registration(void)
@@ -180,7 +181,7 @@ static void watch_against_registration(void)
 		beyond[MAX], arming[MAX];
 	struct ummunotify_watch_ioctl watch;
 	const size_t length = (size_t)64 << 10;
-	char *memory = mmap(NULL, AT_ONCE * PAGE, PROT_READ | PROT_WRITE,
+	char *memory = mmap(NULL, AT_ONCE * page, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct rdma rdma;
 	struct umn u;
@@ -189,10 +190,10 @@ static void watch_against_registration(void)
 		bench_skip("driver/watch", rdma_missing());
 		return;
 	}
-	if (memory == MAP_FAILED || rdma_open(&rdma, PAGE) ||
+	if (memory == MAP_FAILED || rdma_open(&rdma, page) ||
 	    umn_start(&u, UMN_ALL))
 		bench_die("no device");
-	if (umn_watch(u.fd, NOWHERE, PAGE, 2, 0, &watch))
+	if (umn_watch(u.fd, NOWHERE, page, 2, 0, &watch))
 		bench_die("cannot watch memory");
 	memset(memory, 1, length);
 	watch_first();
@@ -215,7 +216,7 @@ static void watch_against_registration(void)
 	arm_at_once(&u, memory);
 	umn_stop(&u);
 	rdma_close(&rdma);
-	munmap(memory, AT_ONCE * PAGE);
+	munmap(memory, AT_ONCE * page);
 }
 
 /* ---- a fingerprint against a registration --------------------------------------------- */
@@ -284,7 +285,7 @@ static void fingerprints(void)
 		bench_skip("driver/fingerprint", rdma_missing());
 		return;
 	}
-	if (rdma_open(&rdma, PAGE) || umn_start(&u, UMN_ALL))
+	if (rdma_open(&rdma, page) || umn_start(&u, UMN_ALL))
 		bench_die("no device");
 	for (unsigned int i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
 		fingerprint_of(&u, rdma.pd, lengths[i], false);
@@ -301,7 +302,7 @@ static void watch_many(struct umn *u, char *first, size_t stride, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		struct ummunotify_watch_ioctl watch;
-		int ret = umn_watch(u->fd, first + i * stride, PAGE, i + 1, 0,
+		int ret = umn_watch(u->fd, first + i * stride, page, i + 1, 0,
 				    &watch);
 
 		if (ret)
@@ -364,7 +365,7 @@ static void prepare(const void *watches)
 		return;
 	if (umn_start(&u, UMN_ALL))
 		bench_die("no device");
-	watch_many(&u, NOWHERE, 2 * PAGE, (size_t)count);
+	watch_many(&u, NOWHERE, 2 * page, (size_t)count);
 }
 
 static void unmap_beside_watches(void)
@@ -421,7 +422,7 @@ static size_t groups_length(unsigned int group)
 	size_t length = HUGE;
 
 	for (unsigned int g = 1; g <= group; g++) {
-		size_t size = (group_end(g) - group_end(g - 1)) * PAGE;
+		size_t size = (group_end(g) - group_end(g - 1)) * page;
 
 		length += (size + HUGE - 1) & ~(HUGE - 1);
 	}
@@ -445,7 +446,7 @@ static void watch_groups(struct umn *u, char *memory)
 		for (; i < group_end(g); i++) {
 			struct ummunotify_watch_ioctl watch;
 
-			if (umn_watch(u->fd, start + (i - first) * PAGE, PAGE,
+			if (umn_watch(u->fd, start + (i - first) * page, page,
 				      i + 1, 0, &watch))
 				bench_die("cannot watch");
 		}
@@ -515,7 +516,7 @@ static double slab_bytes(void)
 		if (sscanf(line,
 			   "%*s %*u %*u %*u %*u %lu : tunables %*u %*u %*u : slabdata %*u %lu",
 			   &pages, &slabs) == 2)
-			bytes += (double)slabs * (double)pages * PAGE;
+			bytes += (double)slabs * (double)pages * page;
 	}
 	if (f)
 		fclose(f);
@@ -533,7 +534,7 @@ static void kernel_memory(size_t count)
 	}
 	if (umn_start(&u, UMN_ALL))
 		bench_die("no device");
-	watch_many(&u, NOWHERE, 2 * PAGE, count);
+	watch_many(&u, NOWHERE, 2 * page, count);
 	/* And a state word. */
 	bench_value("B",
 		    (slab_bytes() - before) / (double)count + sizeof(uint32_t),
@@ -544,6 +545,7 @@ static void kernel_memory(size_t count)
 int main(int argc, char **argv)
 {
 	bench_begin(argc, argv, "What the device costs.");
+	page = (size_t)sysconf(_SC_PAGESIZE);
 	if (bench_options.quick) {
 		rounds = 50;
 		turns = 3;

@@ -38,7 +38,7 @@ static struct {
 	unsigned int rounds;
 	size_t size;
 	bool list;
-} options = {.rounds = 10, .size = MEMOP_MIN_SIZE};
+} options = {.rounds = 10};
 
 /* --- ways to register -------------------------------------------------------- */
 
@@ -722,7 +722,7 @@ static const struct argp_option arguments[] = {
 	{"rounds", KEY_ROUNDS, "N", 0,
 	 "use the memory N times in each of two turns (10)", 0},
 	{"size", KEY_SIZE, "BYTES", 0,
-	 "bytes to transfer, K and M may follow (64K)", 0},
+	 "bytes to transfer, K and M may follow (16 pages)", 0},
 	{"scenario", KEY_SCENARIO, "NAME", 0, "only this one", 0},
 	{"list", KEY_LIST, NULL, 0, "list the scenarios", 0},
 	{0},
@@ -758,8 +758,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_SIZE:
 		if (!parse_number(arg, MEMOP_MIN_SIZE, MAX_SIZE, &value))
-			argp_error(state, "--size takes 64K to 256M, not '%s'",
-				   arg);
+			argp_error(state, "--size takes %zuK to 256M, not '%s'",
+				   MEMOP_MIN_SIZE >> 10, arg);
 		options.size = value;
 		return 0;
 	case KEY_SCENARIO:
@@ -866,6 +866,7 @@ int main(int argc, char **argv)
 	struct row *rows;
 	int ret;
 
+	options.size = MEMOP_MIN_SIZE;
 	purge_main(argc, argv);
 	argp_err_exit_status = EXIT_USAGE;
 	argp_parse(&argp, argc, argv, 0, NULL, NULL);

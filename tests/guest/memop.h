@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 enum memop_verdict {
 	MEMOP_REPORT, /* must be reported: the old pages can be the wrong ones */
@@ -79,7 +80,7 @@ const char *memop_verdict_name(enum memop_verdict verdict);
  * and touches every page. To be dropped with memop_drop(), which does nothing
  * to a buffer whose making failed.
  */
-#define MEMOP_MIN_SIZE ((size_t)64 << 10)
+#define MEMOP_MIN_SIZE (16 * (size_t)sysconf(_SC_PAGESIZE))
 int memop_make(struct memop_buffer *b, const struct memop *op, size_t size);
 
 /*

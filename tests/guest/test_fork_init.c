@@ -453,6 +453,8 @@ static void transparent_huge_pages(void **state)
 {
 	(void)state;
 	needs_a_kernel_that_copies();
+	if (!has_huge_pages())
+		skip();
 	huge_pages_are_cached("transparent", LARGE / SLICE);
 }
 

@@ -21,7 +21,7 @@
 #include "umn.h"
 
 #define ROUNDS 3
-#define SIZE   ((size_t)64 << 10)
+#define SIZE   MEMOP_MIN_SIZE
 #define COOKIE 0x1234567890abcdefull
 
 /* Everything the device says about one watch. */

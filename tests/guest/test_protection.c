@@ -396,7 +396,7 @@ static void what_cannot_be_registered_leaves_nothing(void **state)
 /* --- memory ------------------------------------------------------------------------------- */
 
 #define REMAPS	  40000
-#define GROWTH_KB 512
+#define GROWTH_KB (128 * (long)PAGE / 1024)
 
 /* Of this process, in kB: "VmRSS:", or of its mappings, "AnonHugePages:". */
 static long kb(const char *file, const char *name)

@@ -232,7 +232,7 @@ WIRE(many_domains, .monitor = "ummunotify", .caches = 2, .own_pds = true,
      .reaper = true, .hold = true);
 WIRE(one_registration, .monitor = "ummunotify", .caches = 2, .max_regs = 1,
      .own_pds = true, .reaper = true);
-WIRE(little_locked, .monitor = "ummunotify", .caches = 1, .memlock = 192 << 10,
+WIRE(little_locked, .monitor = "ummunotify", .caches = 1, .memlock = 48,
      .reaper = true);
 WIRE(verified, .monitor = "ummunotify", .caches = 2, .reaper = true,
      .fingerprint = true, .hold = true);

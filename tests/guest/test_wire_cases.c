@@ -342,7 +342,7 @@ static void one_registration_at_most(void **state)
 	assert_int_equal(wire_stats(cache).uncached, 0);
 }
 
-#define LOCKED ((rlim_t)512 << 10)
+#define LOCKED (8 * (rlim_t)SIZE)
 #define BLOCKS 16
 
 /* Says which line went wrong: there is no cmocka in the child. */
@@ -355,7 +355,7 @@ static void one_registration_at_most(void **state)
 		}                                                      \
 	} while (0)
 
-/* 16 blocks of 64 KiB where 512 KiB may be locked, the peer's buffer included. */
+/* 16 blocks where as much as 8 of them may be locked, the peer's buffer included. */
 static int register_beyond_the_limit(void)
 {
 	struct rlimit limit = {LOCKED, LOCKED};

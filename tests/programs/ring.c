@@ -33,7 +33,7 @@
  */
 #define BUFFERS	 ((char *)0x100000000000)
 #define DISTANCE ((size_t)1 << 30)
-#define WALL	 ((size_t)4096)
+#define WALL	 ((size_t)sysconf(_SC_PAGESIZE))
 #define THREADS	 2
 /* Of a buffer inside a mapping: not whole huge pages, which the mapping has. */
 #define MARGIN ((size_t)3 << 19)

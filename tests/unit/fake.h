@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct mrcache;
 
@@ -108,7 +109,7 @@ extern void (*fake_on_heap)(void);
 
 /* ---- memory ------------------------------------------------------------------ */
 
-#define PAGE	   ((size_t)4096)
+#define PAGE	   ((size_t)sysconf(_SC_PAGESIZE))
 #define FAKE_PAGES 65536u
 #define FAKE_BASE  ((uintptr_t)1 << 32)
 

@@ -1078,7 +1078,7 @@ static void there_is_room_again(void **state)
 
 /* ---- threads that are cancelled ---------------------------------------------------------- */
 
-static struct entry of_cancelled = {.length = PAGE};
+static struct entry of_cancelled;
 
 static void subscribe(void)
 {
@@ -1092,7 +1092,7 @@ static void ask_if_valid(void)
 
 static void announce(void)
 {
-	of_cancelled.addr = page(1);
+	of_cancelled = (struct entry){.addr = page(1), .length = PAGE};
 	ranges_reg(ranges, page(1), PAGE, pin, &of_cancelled);
 }
 

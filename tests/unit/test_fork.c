@@ -527,7 +527,7 @@ static void a_held_one_has_fork_support(void **state)
 /* fork() copies what is pinned; what is large and idle is not worth that. */
 static void what_is_large_and_idle_goes_before_a_fork(void **state)
 {
-	static const struct {
+	const struct {
 		uint64_t attr;
 		bool large, small; /* goes */
 	} cases[] = {{0, true, false},

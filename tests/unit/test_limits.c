@@ -109,7 +109,7 @@ static void no_more_goes_than_must(void **state)
 
 static void what_can_never_fit_passes_through_and_evicts_nothing(void **state)
 {
-	static const uint64_t bytes[] = {0, 1, PAGE - 1, 4 * PAGE};
+	const uint64_t bytes[] = {0, 1, PAGE - 1, 4 * PAGE};
 	struct scene s;
 
 	for (size_t i = 0; i < sizeof(bytes) / sizeof(*bytes); i++) {

@@ -66,7 +66,7 @@ struct wire_variant {
 	const char *monitor;
 	unsigned int caches;
 	uint64_t max_regs; /* 0: the default */
-	uint64_t memlock;  /* bytes that nobody may lock; 0: root, who may */
+	uint64_t memlock;  /* pages that nobody may lock; 0: root, who may */
 	bool own_pds;	   /* each thread has a protection domain of its own */
 	bool contain;
 	bool reaper;

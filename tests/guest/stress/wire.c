@@ -662,7 +662,7 @@ void wire_run(const struct wire_variant *variant, double seconds)
 	pid_t other = stress_fork(other_main, race.world);
 
 	if (variant->memlock)
-		become_nobody(variant->memlock);
+		become_nobody(variant->memlock * PAGE);
 	MUST(!rdma_open(&race.wire, SIZE));
 	open_caches(&race);
 	run_threads(&race, seconds);
