@@ -17,11 +17,12 @@ import time
 REPO = os.environ["REPO"]
 RESULTS = os.environ["RESULTS"]
 SUITE = os.environ.get("SUITE", "")  # of another release's root, or empty
+ARM64 = os.uname().machine == "aarch64"
 # What was built for its MPI stacks.
-PROGRAMS = f"{REPO}/build/programs/{SUITE or 'host'}"
+PROGRAMS = f"{REPO}/build/programs/{SUITE or ('arm64' if ARM64 else 'host')}"
 ADDRESS = "10.77.0.1"  # rxe0's, GID index 1
 
-MRCACHE = f"{REPO}/build/release/tools/mrcache/mrcache"
+MRCACHE = f"{REPO}/build/{'arm64' if ARM64 else 'release'}/tools/mrcache/mrcache"
 STATS = "/tmp/mrcache-stats"
 
 TRACING = "/sys/kernel/tracing"

@@ -171,7 +171,11 @@ test_guest_mutants() {
 	run_ctest guest-mutants debug '^guest-mutant$'
 }
 
-build_shim() { build release build_preset release mrcache-preload mrcache-command; }
+build_shim() {
+	local preset=release
+	[ "$(tests/guest/prepare --arch "$kernel")" = amd64 ] || preset=arm64
+	build "$preset" build_preset "$preset" mrcache-preload mrcache-command
+}
 
 # Real programs, or the MPI stacks in the root of another release.
 test_programs() { # [SUITE]
