@@ -148,6 +148,8 @@ test_guest() {
 	build "$guest_preset" build_preset "$guest_preset" || true
 	case $kernel,$guest_preset,${#names[@]} in
 	debug,*,0) but=(-E "$not_on_debug") ;;
+	# UCX 1.13 crashes there, plain, in the code that it patches.
+	6.12-arm64-64k,*,0) but=(-E '^test_(hostile|guard_ucx)$') ;;
 	debug,* | *,coverage,* | *,arm64,*) but=(-E '^test_hostile$') ;;
 	esac
 	MRCACHE_KERNEL=$kernel run_ctest "$name" "$guest_preset" '^guest$' \
