@@ -516,7 +516,7 @@ static double slab_bytes(void)
 		if (sscanf(line,
 			   "%*s %*u %*u %*u %*u %lu : tunables %*u %*u %*u : slabdata %*u %lu",
 			   &pages, &slabs) == 2)
-			bytes += (double)slabs * (double)pages * page;
+			bytes += (double)slabs * (double)pages * (double)page;
 	}
 	if (f)
 		fclose(f);
