@@ -5,6 +5,14 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <unistd.h>
+
+size_t fake_page_size;
+
+__attribute__((constructor)) static void find_page_size(void)
+{
+	fake_page_size = (size_t)sysconf(_SC_PAGESIZE);
+}
 
 static const char *const names[FAKE_CALLS] = {
 	"reg_mr", "dereg_mr", "watch",	 "rearm", "renew",  "unwatch",

@@ -13,7 +13,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 struct mrcache;
 
@@ -109,7 +108,9 @@ extern void (*fake_on_heap)(void);
 
 /* ---- memory ------------------------------------------------------------------ */
 
-#define PAGE	   ((size_t)sysconf(_SC_PAGESIZE))
+/* The system's; a variable, as instructions are counted. */
+extern size_t fake_page_size;
+#define PAGE	   fake_page_size
 #define FAKE_PAGES 65536u
 #define FAKE_BASE  ((uintptr_t)1 << 32)
 
