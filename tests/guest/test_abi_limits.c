@@ -432,9 +432,8 @@ static int become(uid_t uid)
 								    : 0;
 }
 
-static int fill_as(void *argument)
+static int fill_as(struct users *users)
 {
-	struct users *users = argument;
 	struct umn u, more;
 	char byte;
 
@@ -461,7 +460,8 @@ static int watch_as(void *argument)
 	return 0;
 }
 
-static pid_t fill_in_child(struct users *users)
+/* A child that does this; when it has put its first byte. */
+static pid_t fill_in_child(struct users *users, int (*f)(struct users *users))
 {
 	pid_t child;
 	char byte;
@@ -471,10 +471,25 @@ static pid_t fill_in_child(struct users *users)
 	child = fork();
 	assert_true(child >= 0);
 	if (!child)
-		_exit(fill_as(users));
+		_exit(f(users));
 	close(users->from[1]);
 	assert_true(get_byte(users->from[0], &byte));
 	return child;
+}
+
+/* In the namespace that it has made there are two users, and it goes on. */
+static void map_users(struct users *users, pid_t child)
+{
+	static const char map[] = "0 65534 1\n1 100000 1\n";
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/uid_map", child);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, map, strlen(map)), strlen(map));
+	close(fd);
+	assert_true(put_byte(users->to[1], 'x'));
 }
 
 static void end_child(struct users *users, pid_t child)
@@ -492,7 +507,7 @@ static void a_user_has_its_limit(void **state)
 	pid_t child;
 
 	(void)state;
-	child = fill_in_child(&users);
+	child = fill_in_child(&users, fill_as);
 	assert_int_equal(in_child(watch_as, &other), 0);
 	assert_int_not_equal(in_child(watch_as, &users.uid), 0);
 	/* CAP_SYS_RESOURCE is above it. */
@@ -525,36 +540,18 @@ static int fill_and_leave(struct users *users)
 
 static void a_namespace_gives_no_more(void **state)
 {
-	static const char map[] = "0 65534 1\n1 100000 1\n";
 	struct users users = {.uid = 65534};
 	uid_t outside = 100000;
-	char path[64], byte;
 	pid_t child;
-	int fd;
 
 	(void)state;
 	if (access("/proc/self/ns/user", F_OK))
 		skip();
-	assert_int_equal(pipe(users.from), 0);
-	assert_int_equal(pipe(users.to), 0);
-	child = fork();
-	assert_true(child >= 0);
-	if (!child)
-		_exit(fill_and_leave(&users));
-	close(users.from[1]);
-	assert_true(get_byte(users.from[0], &byte));
+	child = fill_in_child(&users, fill_and_leave);
 	/* That user has nothing to do with it elsewhere. */
 	assert_int_equal(in_child(watch_as, &outside), 0);
-	snprintf(path, sizeof(path), "/proc/%d/uid_map", child);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, map, strlen(map)), strlen(map));
-	close(fd);
-	assert_true(put_byte(users.to[1], 'x'));
-	assert_int_equal(child_result(child), 0);
-	close(users.from[0]);
-	close(users.to[0]);
-	close(users.to[1]);
+	map_users(&users, child);
+	end_child(&users, child);
 }
 
 /* Root makes namespaces for others: each user in one is who it is outside. */
@@ -584,30 +581,16 @@ static int fill_in_roots_namespace(struct users *users)
 
 static void in_roots_namespace_each_has_its_own(void **state)
 {
-	static const char map[] = "0 65534 1\n1 100000 1\n";
 	struct users users = {.uid = 65534};
 	uid_t first = 65534, second = 100000;
-	char path[64], byte;
 	pid_t child;
-	int fd;
+	char byte;
 
 	(void)state;
 	if (access("/proc/self/ns/user", F_OK))
 		skip();
-	assert_int_equal(pipe(users.from), 0);
-	assert_int_equal(pipe(users.to), 0);
-	child = fork();
-	assert_true(child >= 0);
-	if (!child)
-		_exit(fill_in_roots_namespace(&users));
-	close(users.from[1]);
-	assert_true(get_byte(users.from[0], &byte));
-	snprintf(path, sizeof(path), "/proc/%d/uid_map", child);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, map, strlen(map)), strlen(map));
-	close(fd);
-	assert_true(put_byte(users.to[1], 'x'));
+	child = fill_in_child(&users, fill_in_roots_namespace);
+	map_users(&users, child);
 
 	/* Full is who it is outside; neither the other nor root is. */
 	assert_true(get_byte(users.from[0], &byte));
@@ -622,11 +605,7 @@ static void in_roots_namespace_each_has_its_own(void **state)
 	assert_int_equal(umn_register(a.fd, (void *)PAGE, PAGE, 1), 0);
 	umn_stop(&a);
 	assert_true(put_byte(users.to[1], 'x'));
-
-	assert_int_equal(child_result(child), 0);
-	close(users.from[0]);
-	close(users.to[0]);
-	close(users.to[1]);
+	end_child(&users, child);
 }
 
 static void some_is_left_for_root(void **state)
@@ -638,7 +617,7 @@ static void some_is_left_for_root(void **state)
 
 	(void)state;
 	assert_int_equal(umn_start(&a, 0), 0);
-	child = fill_in_child(&users);
+	child = fill_in_child(&users, fill_as);
 	assert_int_not_equal(in_child(watch_as, &other), 0);
 	assert_int_equal(fill(&a, 0), left);
 	end_child(&users, child);

@@ -394,37 +394,33 @@ static double obey(char order)
 
 /* ---- tests ------------------------------------------------------------------------------ */
 
-static void told_watches_cost_nothing(void **state)
+/* What is told costs nothing more, made by this order. */
+static void told_costs_nothing(char make)
 {
 	struct actor nobody;
 	double without, with;
 
-	(void)state;
 	start(&nobody, NOBODY, obey);
 	ask(&nobody, '0');
 	without = ask(&nobody, 't');
-	ask(&nobody, 'w');
+	ask(&nobody, make);
 	ask(&nobody, 'h');
 	with = ask(&nobody, 't');
 	stop(&nobody);
 	AT_MOST(with, 2, without);
 }
 
+static void told_watches_cost_nothing(void **state)
+{
+	(void)state;
+	told_costs_nothing('w');
+}
+
 /* Those of REGISTER_REGION, which stay armed; nobody reads the reports. */
 static void told_registers_cost_nothing(void **state)
 {
-	struct actor nobody;
-	double without, with;
-
 	(void)state;
-	start(&nobody, NOBODY, obey);
-	ask(&nobody, '0');
-	without = ask(&nobody, 't');
-	ask(&nobody, 'r');
-	ask(&nobody, 'h');
-	with = ask(&nobody, 't');
-	stop(&nobody);
-	AT_MOST(with, 2, without);
+	told_costs_nothing('r');
 }
 
 /* The first hit lets go of its lock, however many it hits. */
