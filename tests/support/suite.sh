@@ -143,7 +143,7 @@ test_guest() {
 	[ "$(tests/guest/prepare --arch "$kernel")" = amd64 ] ||
 		local guest_preset=arm64
 	[ "$guest_preset" = debug ] || name+=-$guest_preset
-	alone guest
+	alone "guest${guest_preset#debug}"
 	say "guest tests, $guest_preset, kernel $kernel"
 	build "$guest_preset" build_preset "$guest_preset" || true
 	case $kernel,$guest_preset,${#names[@]} in
@@ -156,13 +156,26 @@ test_guest() {
 		"${but[@]}"
 }
 
-test_matrix() {
+test_kernels() { # KERNEL...
 	local kernel
-	for kernel in "${kernels[@]}"; do
+	for kernel in "$@"; do
 		prepare_guest || continue
 		test_sparse
 		test_guest
 	done
+}
+
+# Two at a time: those of another processor have a build of their own.
+test_matrix() {
+	local one
+	local -a amd64=() arm64=()
+	for one in "${kernels[@]}"; do
+		[ "$(tests/guest/prepare --arch "$one")" != arm64 ] ||
+			{ arm64+=("$one"); continue; }
+		amd64+=("$one")
+	done
+	[ ${#arm64[@]} = 0 ] || beside test_kernels "${arm64[@]}"
+	test_kernels "${amd64[@]}"
 }
 
 # Those whose case fails in the guest.
@@ -249,13 +262,13 @@ test_beside() {
 # Runs a function beside what follows.  What it prints comes at the end, and its
 # counts.
 # shellcheck disable=SC2030,SC2031 # these counts are its own, and come by a file
-beside() { # FUNCTION
+beside() { # FUNCTION [ARGUMENT...]
 	alone beside # another's counts would be taken for ours
 	rm -f build/beside.counts
 	(
 		trap leave EXIT
 		passed=0 failed=0 skipped=0 jobs=1 unwatched=yes
-		"$1"
+		"$@"
 		printf '%d %d %d\n' "$passed" "$failed" "$skipped" >build/beside.counts
 	) </dev/null >build/log/beside 2>&1 &
 	beside_pid=$!
@@ -264,13 +277,13 @@ beside() { # FUNCTION
 # shellcheck disable=SC2031
 join_beside() {
 	local p f s
-	timed "tests on this machine" wait "$beside_pid" || true
+	timed "the tests beside these" wait "$beside_pid" || true
 	beside_pid=
 	cat build/log/beside
 	if read -r p f s <build/beside.counts; then
 		passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 	else
-		fail "tests on this machine" "did not get to their end"
+		fail "the tests beside these" "did not get to their end"
 	fi
 }
 
