@@ -38,7 +38,7 @@ run_bench() { # NAME
 
 bench_in_guest() { # OUT [OPTION...]; uses $command
 	# shellcheck disable=SC2016 # RESULTS is the guest's
-	attended setpriv --pdeathsig TERM tests/guest/guest --kernel "$kernel" \
+	attended setpriv --pdeathsig TERM tests/vm/guest --kernel "$kernel" \
 		--time 1800 --module "$(module)" --results "$1" "${@:2}" -- sh -c \
 		'exec "$@" --json "$RESULTS/bench.json"' sh "${command[@]}" ||
 		return

@@ -6,8 +6,8 @@
  * watches it hits. Only ratios within one boot mean anything.
  */
 #include "bench.h"
-#include "guest/rdma.h"
-#include "guest/umn.h"
+#include "support/rdma.h"
+#include "support/umn.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -7,7 +7,7 @@
  * counted, and what a remote key reaches is looked at by a transfer.
  */
 #include "bench.h"
-#include "guest/rdma.h"
+#include "support/rdma.h"
 
 #ifdef BENCH_LIBFABRIC
 

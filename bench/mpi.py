@@ -8,7 +8,7 @@ usage: bench/mpi.py [--quick] [--instructions] [--stack KEY] [--size BYTES]
 Runs in the guest, with the module loaded. For each stack bench-mpi is started
 once for each way, and all of them get the same order, one after the other,
 before the next turn; in every other turn backwards. With --instructions the
-guest's clock must be one that counts them (tests/guest/guest --icount).
+guest's clock must be one that counts them (tests/vm/guest --icount).
 --stack and --size measure only a part.
 """
 

@@ -6,9 +6,9 @@
  * on-demand paging where the device has it. Ways take turns.
  */
 #include "bench.h"
-#include "guest/memop.h"
-#include "guest/purge.h"
-#include "guest/rdma.h"
+#include "support/memop.h"
+#include "support/purge.h"
+#include "support/rdma.h"
 #include "mrcache.h"
 
 #include <errno.h>

@@ -17,7 +17,7 @@
 # MRCACHE_TEST_CASE in the environment is a pattern for the names of the cases
 # to run: see tests/support/case.c.
 
-set(judge setpriv --pdeathsig TERM ${CMAKE_CURRENT_SOURCE_DIR}/support/judge)
+set(judge setpriv --pdeathsig TERM ${CMAKE_CURRENT_SOURCE_DIR}/runner/judge)
 set(results ${PROJECT_BINARY_DIR}/results)
 
 # Everything takes longer where it is checked or counted.
@@ -88,17 +88,17 @@ endforeach()
 # A command whose exit status says all.
 function(add_check name label seconds)
   add_test(NAME ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
-    COMMAND setpriv --pdeathsig TERM ${CMAKE_CURRENT_SOURCE_DIR}/support/noted
+    COMMAND setpriv --pdeathsig TERM ${CMAKE_CURRENT_SOURCE_DIR}/runner/noted
       ${results}/${name} ${ARGN})
   set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT ${seconds})
 endfunction()
 
 # --- in the guest ------------------------------------------------------------------
 
-# One boot for all: see guest/session, which knows how long each may take, on which
+# One boot for all: see vm/session, which knows how long each may take, on which
 # kernel.  Only one program runs at a time.
 function(add_guest fixture option)
-  set(session ${CMAKE_CURRENT_SOURCE_DIR}/guest/session ${option})
+  set(session ${CMAKE_CURRENT_SOURCE_DIR}/vm/session ${option})
   add_check(${fixture}/boot guest-fixture 3600 ${session} start
     ${PROJECT_BINARY_DIR})
   set_tests_properties(${fixture}/boot PROPERTIES FIXTURES_SETUP ${fixture}
@@ -129,7 +129,7 @@ if(MRCACHE_SUITE OR slowness EQUAL 10)
   endforeach()
   # The kernel takes minutes at first, a debug kernel half an hour.
   add_check(guest/module guest-fixture 7200
-    ${CMAKE_CURRENT_SOURCE_DIR}/guest/session prepare)
+    ${CMAKE_CURRENT_SOURCE_DIR}/vm/session prepare)
   set_tests_properties(guest/module PROPERTIES FIXTURES_SETUP module)
   list(REMOVE_ITEM guest_programs ${counted})
   add_guest(guest "" ${guest_programs})
@@ -211,7 +211,7 @@ foreach(patch ${patches})
   if(where STREQUAL "Where: unit")
     # The first in a copy builds more than what was changed.
     add_check(mutant/${mutant} mutant 600
-      ${CMAKE_CURRENT_SOURCE_DIR}/support/mutant ${mutant})
+      ${CMAKE_CURRENT_SOURCE_DIR}/runner/mutant ${mutant})
     file(STRINGS ${patch} programs REGEX "^Test: " LIMIT_COUNT 1)
     separate_arguments(programs UNIX_COMMAND "${programs}")
     foreach(program ${programs})
@@ -223,7 +223,7 @@ foreach(patch ${patches})
   elseif(where STREQUAL "Where: guest")
     # One is built while another waits for the guest.
     add_check(mutant/${mutant} guest-mutant 1800
-      ${CMAKE_CURRENT_SOURCE_DIR}/support/mutant ${mutant})
+      ${CMAKE_CURRENT_SOURCE_DIR}/runner/mutant ${mutant})
     set_tests_properties(mutant/${mutant} PROPERTIES FIXTURES_REQUIRED guest-mutants)
   elseif(NOT where)
     message(FATAL_ERROR "${patch} has no line 'Where:'")

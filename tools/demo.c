@@ -21,9 +21,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "guest/memop.h"
-#include "guest/purge.h"
-#include "guest/rdma.h"
+#include "support/memop.h"
+#include "support/purge.h"
+#include "support/rdma.h"
 
 #define EXIT_WRONG  1
 #define EXIT_USAGE  2

@@ -78,7 +78,7 @@ fuzz_device() { # SECONDS
 	alone guest
 	prepare_guest || return 0
 	build "fuzz device" build_preset "$guest_preset" fuzz_device || return 0
-	build "module to fuzz" tests/guest/module "$kernel" "$dir" - KCOV_INSTRUMENT=y || return 0
+	build "module to fuzz" tests/vm/module "$kernel" "$dir" - KCOV_INSTRUMENT=y || return 0
 	start_plan fuzz/device
 	mkdir -p build/fuzzed/device
 	if [ -n "$replay" ]; then
@@ -109,7 +109,7 @@ plan_device() { # LABEL MODULE-DIR SECONDS INPUTS
 plan_fuzz_mutant() {
 	local dir=build/kernel/$kernel-$mutant
 	[ "$(field "$patch" Fuzz '')" = device ] || return 0
-	build "mutant $mutant" tests/guest/module "$kernel" "$dir" "$patch" || return 0
+	build "mutant $mutant" tests/vm/module "$kernel" "$dir" "$patch" || return 0
 	plan_device "$mutant" "$dir" 60 tests/fuzz/corpus/device
 }
 

@@ -206,7 +206,7 @@ static void without_the_module(void **state)
 {
 	(void)state;
 	if (!getenv("UMN_MODULE"))
-		fail_msg("UMN_MODULE is not set; see tests/guest/suite");
+		fail_msg("UMN_MODULE is not set; see tests/vm/suite");
 	assert_true(remove_module());
 	MRCACHE(&e, "doctor");
 	assert_status(&e, 1);

@@ -6,7 +6,7 @@
  * thousand cycles are made, and half of what one thing lost in each would come to
  * is let pass. Loading takes the kernel too long for that.
  * A kernel that looks for leaks finds each one, when the guest ends
- * (tests/guest/init), and what it notes for that grows: only the driver's objects
+ * (tests/vm/init), and what it notes for that grows: only the driver's objects
  * are counted there.
  */
 #include "support.h"

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "guest/execute.h"
+#include "support/execute.h"
 
 #include <stdlib.h>
 

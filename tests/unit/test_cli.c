@@ -7,7 +7,7 @@
 #include "unit.h"
 
 #include "guard/stacks.h"
-#include "guest/execute.h"
+#include "support/execute.h"
 #include "publish.h"
 
 #include <sys/prctl.h>

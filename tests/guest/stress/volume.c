@@ -29,10 +29,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "../memop_int.h"
-#include "../rdma.h"
-#include "../support.h"
-#include "../umn.h"
+#include "memop_int.h"
+#include "rdma.h"
+#include "support.h"
+#include "umn.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 

@@ -23,9 +23,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "../memop_int.h"
-#include "../support.h"
-#include "../wire.h"
+#include "memop_int.h"
+#include "support.h"
+#include "wire.h"
 
 #define SIZE (4 * PAGE)
 
