@@ -3,13 +3,10 @@
  * Programs compiled for the 2009 header work: its ioctl numbers and version
  * check, alone and mixed with the calls of 2010.
  */
+#include "case.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ummunot.h>
@@ -25,9 +22,8 @@ static int add(const struct umn *u, const void *start, size_t length,
 	return umn_ummunot_register(u->fd, &version, start, length, cookie);
 }
 
-static void numbers(void **state)
+CASE(numbers)
 {
-	(void)state;
 	assert_int_equal(UMMUNOT_REGISTER_REGION, 0xc0205501);
 	assert_int_equal(UMMUNOT_UNREGISTER_REGION, 0x40085502);
 	assert_int_equal(UMMUNOTIFY_EXCHANGE_FEATURES, 0xc0045501);
@@ -35,13 +31,12 @@ static void numbers(void **state)
 	assert_int_equal(UMMUNOTIFY_UNREGISTER_REGION, 0x40085503);
 }
 
-static void register_read_unregister(void **state)
+CASE(register_read_unregister)
 {
 	struct ummunot_event e[3];
 	struct umn u;
 	char *p;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, 0), 0);
 	p = pages_map(3);
 	assert_non_null(p);
@@ -64,14 +59,13 @@ static void register_read_unregister(void **state)
 	umn_stop(&u);
 }
 
-static void version_must_be_1(void **state)
+CASE(version_must_be_1)
 {
 	static const uint32_t wrong[] = {0, 2, 0x01000000, UINT32_MAX};
 	uint32_t version;
 	struct umn u;
 	size_t i;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, 0), 0);
 	for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		version = wrong[i];
@@ -85,12 +79,11 @@ static void version_must_be_1(void **state)
 }
 
 /* A version that cannot be written back is EFAULT, not EINVAL. */
-static void version_in_read_only_memory(void **state)
+CASE(version_in_read_only_memory)
 {
 	struct ummunot_register_ioctl *r;
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, 0), 0);
 	r = (void *)pages_map(1);
 	assert_non_null(r);
@@ -103,11 +96,10 @@ static void version_in_read_only_memory(void **state)
 	umn_stop(&u);
 }
 
-static void ranges_and_cookies(void **state)
+CASE(ranges_and_cookies)
 {
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, 0), 0);
 	assert_int_equal(add(&u, (void *)(2 * PAGE), -PAGE, 2), 0);
 	assert_int_equal(add(&u, (void *)(2 * PAGE), 0, 1), 0);
@@ -115,11 +107,10 @@ static void ranges_and_cookies(void **state)
 	umn_stop(&u);
 }
 
-static void both_interfaces_share_the_watches(void **state)
+CASE(both_interfaces_share_the_watches)
 {
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, 0), 0);
 	assert_int_equal(add(&u, (void *)PAGE, PAGE, 1), 0);
 	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 1), -EINVAL);
@@ -130,12 +121,11 @@ static void both_interfaces_share_the_watches(void **state)
 	umn_stop(&u);
 }
 
-static void a_program_of_2009_cannot_negotiate_afterwards(void **state)
+CASE(a_program_of_2009_cannot_negotiate_afterwards)
 {
 	uint32_t mask = UMMUNOTIFY_FEATURES_MAGIC | UMN_ALL;
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, 0), 0);
 	assert_int_equal(add(&u, (void *)PAGE, PAGE, 1), 0);
 	assert_int_equal(umn_exchange(u.fd, &mask), -EINVAL);
@@ -143,12 +133,11 @@ static void a_program_of_2009_cannot_negotiate_afterwards(void **state)
 }
 
 /* The name is udev's to make, and the guest's. */
-static void the_old_name(void **state)
+CASE(the_old_name)
 {
 	uint32_t version = 1;
 	int fd;
 
-	(void)state;
 	fd = open("/dev/ummunot", O_RDONLY | O_CLOEXEC);
 	assert_true(fd >= 0);
 	assert_int_equal(
@@ -158,16 +147,5 @@ static void the_old_name(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(numbers),
-		cmocka_unit_test(register_read_unregister),
-		cmocka_unit_test(version_must_be_1),
-		cmocka_unit_test(version_in_read_only_memory),
-		cmocka_unit_test(ranges_and_cookies),
-		cmocka_unit_test(both_interfaces_share_the_watches),
-		cmocka_unit_test(a_program_of_2009_cannot_negotiate_afterwards),
-		cmocka_unit_test(the_old_name),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

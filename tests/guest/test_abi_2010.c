@@ -3,14 +3,11 @@
  * Programs compiled for the 2010 header work: the three ioctls, their errors,
  * and what a watch reports, with no feature granted.
  */
+#include "case.h"
 #include "module.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -44,7 +41,7 @@ static void expect_last(const struct ummunotify_event *e, uint64_t counter)
 }
 
 /* What the sample program of 2010 does and expects, step by step. */
-static void sample_program(void **state)
+CASE(sample_program)
 {
 	const uint64_t *counter;
 	struct ummunotify_event e[2];
@@ -54,7 +51,6 @@ static void sample_program(void **state)
 	char *p;
 	int fd;
 
-	(void)state;
 	fd = umn_open(O_RDONLY | O_NONBLOCK);
 	assert_true(fd >= 0);
 	assert_int_equal(ioctl(fd, UMMUNOTIFY_EXCHANGE_FEATURES, &mask), 0);
@@ -89,15 +85,14 @@ static void sample_program(void **state)
 	close(fd);
 }
 
-static void open_is_read_only(void **state)
+CASE(open_is_read_only)
 {
-	(void)state;
 	assert_int_equal(umn_open(O_RDWR), -EINVAL);
 	assert_int_equal(umn_open(O_WRONLY), -EINVAL);
 	assert_int_equal(umn_open(O_RDWR | O_NONBLOCK), -EINVAL);
 }
 
-static void masks_of_2010_grant_nothing(void **state)
+CASE(masks_of_2010_grant_nothing)
 {
 	static const uint32_t masks[] = {
 		0, 1, 7, 0xffff, 0x4d510007, 0x7fffffff, 0xffffffff};
@@ -108,7 +103,6 @@ static void masks_of_2010_grant_nothing(void **state)
 	size_t i;
 	int fd;
 
-	(void)state;
 	for (i = 0; i < sizeof(masks) / sizeof(masks[0]); i++) {
 		fd = umn_open(O_RDONLY);
 		mask = masks[i];
@@ -124,14 +118,13 @@ static void masks_of_2010_grant_nothing(void **state)
 	}
 }
 
-static void exchange_comes_first(void **state)
+CASE(exchange_comes_first)
 {
 	struct ummunotify_query_ioctl query;
 	struct ummunotify_event e;
 	uint32_t mask;
 	int fd;
 
-	(void)state;
 	fd = umn_open(O_RDONLY | O_NONBLOCK);
 	mask = 0;
 	assert_int_equal(umn_exchange(fd, &mask), 0);
@@ -161,11 +154,10 @@ static void exchange_comes_first(void **state)
 	close(fd);
 }
 
-static void cookies(void **state)
+CASE(cookies)
 {
 	struct umn u;
 
-	(void)state;
 	start(&u);
 	assert_int_equal(umn_unregister(u.fd, COOKIE), -EINVAL);
 	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, COOKIE), 0);
@@ -190,13 +182,12 @@ static void cookies(void **state)
 	umn_stop(&u);
 }
 
-static void end_may_equal_start(void **state)
+CASE(end_may_equal_start)
 {
 	struct ummunotify_event e[2];
 	struct umn u;
 	char *p;
 
-	(void)state;
 	start(&u);
 	p = pages_map(3);
 	assert_non_null(p);
@@ -215,13 +206,12 @@ static void end_may_equal_start(void **state)
 }
 
 /* Who passes the last byte as the end does so for no bytes at all, too. */
-static void end_before_start(void **state)
+CASE(end_before_start)
 {
 	struct ummunotify_event e[2];
 	struct umn u;
 	char *p;
 
-	(void)state;
 	start(&u);
 	p = pages_map(2);
 	assert_non_null(p);
@@ -241,13 +231,12 @@ static void end_before_start(void **state)
 	umn_stop(&u);
 }
 
-static void hint_is_clipped_to_the_watch(void **state)
+CASE(hint_is_clipped_to_the_watch)
 {
 	struct ummunotify_event e[2];
 	struct umn u;
 	char *p;
 
-	(void)state;
 	start(&u);
 	p = pages_map(3);
 	assert_non_null(p);
@@ -259,7 +248,7 @@ static void hint_is_clipped_to_the_watch(void **state)
 	umn_stop(&u);
 }
 
-static void overlapping_watches_all_report(void **state)
+CASE(overlapping_watches_all_report)
 {
 	struct ummunotify_event e[8];
 	uint64_t last = 0;
@@ -268,7 +257,6 @@ static void overlapping_watches_all_report(void **state)
 	char *p;
 	int i;
 
-	(void)state;
 	start(&u);
 	p = pages_map(4);
 	assert_non_null(p);
@@ -290,13 +278,12 @@ static void overlapping_watches_all_report(void **state)
 	umn_stop(&u);
 }
 
-static void hits_coalesce(void **state)
+CASE(hits_coalesce)
 {
 	struct ummunotify_event e[3];
 	struct umn u;
 	char *p;
 
-	(void)state;
 	start(&u);
 	p = pages_map(4);
 	assert_non_null(p);
@@ -318,13 +305,12 @@ static void hits_coalesce(void **state)
 	umn_stop(&u);
 }
 
-static void unregister_takes_the_report_along(void **state)
+CASE(unregister_takes_the_report_along)
 {
 	struct ummunotify_event e[3];
 	struct umn u;
 	char *p;
 
-	(void)state;
 	start(&u);
 	p = pages_map(2);
 	assert_non_null(p);
@@ -344,13 +330,12 @@ static void unregister_takes_the_report_along(void **state)
 }
 
 /* What leaves pinned pages right is no longer reported as in 2010. */
-static void harmless_kinds_are_filtered(void **state)
+CASE(harmless_kinds_are_filtered)
 {
 	struct umn u;
 	pid_t child;
 	char *p;
 
-	(void)state;
 	start(&u);
 	p = pages_map(1);
 	assert_non_null(p);
@@ -381,13 +366,12 @@ static int with_defaults(void **state)
 }
 
 /* Unless one wants it: then every kind is. */
-static void all_kinds_are_reported(void **state)
+CASE_IN(all_kinds_are_reported, without_legacy_filter, with_defaults)
 {
 	struct umn u;
 	pid_t child;
 	char *p;
 
-	(void)state;
 	start(&u);
 	p = pages_map(1);
 	assert_non_null(p);
@@ -409,7 +393,7 @@ static void all_kinds_are_reported(void **state)
 	umn_stop(&u);
 }
 
-static void bad_pointers(void **state)
+CASE(bad_pointers)
 {
 	struct ummunotify_register_ioctl *r;
 	void *bad[] = {NULL, (void *)PAGE, NULL};
@@ -418,7 +402,6 @@ static void bad_pointers(void **state)
 	size_t i;
 	char *p;
 
-	(void)state;
 	p = pages_map(2);
 	assert_non_null(p);
 	assert_int_equal(mprotect(p + PAGE, PAGE, PROT_NONE), 0);
@@ -451,14 +434,13 @@ static void bad_pointers(void **state)
 	umn_stop(&u);
 }
 
-static void what_is_not_there(void **state)
+CASE(what_is_not_there)
 {
 	char buffer[256] = {};
 	struct iovec vector = {buffer, sizeof(buffer)};
 	struct umn u;
 	int n;
 
-	(void)state;
 	start(&u);
 	for (n = 7; n < 256; n++) {
 		assert_int_equal(ioctl(u.fd, _IO('U', n), buffer), -1);
@@ -484,25 +466,5 @@ static void what_is_not_there(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(sample_program),
-		cmocka_unit_test(open_is_read_only),
-		cmocka_unit_test(masks_of_2010_grant_nothing),
-		cmocka_unit_test(exchange_comes_first),
-		cmocka_unit_test(cookies),
-		cmocka_unit_test(end_may_equal_start),
-		cmocka_unit_test(end_before_start),
-		cmocka_unit_test(hint_is_clipped_to_the_watch),
-		cmocka_unit_test(overlapping_watches_all_report),
-		cmocka_unit_test(hits_coalesce),
-		cmocka_unit_test(unregister_takes_the_report_along),
-		cmocka_unit_test(harmless_kinds_are_filtered),
-		cmocka_unit_test_setup_teardown(all_kinds_are_reported,
-						without_legacy_filter,
-						with_defaults),
-		cmocka_unit_test(bad_pointers),
-		cmocka_unit_test(what_is_not_there),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

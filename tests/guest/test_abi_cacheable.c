@@ -3,13 +3,10 @@
  * WATCH_CACHEABLE refuses exactly the memory whose registration must not be
  * cached, says why, and leaves no watch behind.
  */
+#include "case.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -64,11 +61,10 @@ static void refused(const void *start, size_t length, uint32_t memory)
 	assert_int_equal(umn_unregister(device.fd, COOKIE), 0);
 }
 
-static void anonymous_memory(void **state)
+CASE_IN(anonymous_memory, set_up, tear_down)
 {
 	char *p;
 
-	(void)state;
 	p = pages_map(4);
 	assert_non_null(p);
 	accepted(p, 4 * PAGE);
@@ -87,7 +83,7 @@ static void anonymous_memory(void **state)
 	pages_unmap(p, 1);
 }
 
-static void stack_and_program(void **state)
+CASE_IN(stack_and_program, set_up, tear_down)
 {
 	static char data[100];
 	char local[100] = "";
@@ -96,7 +92,6 @@ static void stack_and_program(void **state)
 	accepted(data, sizeof(data));
 	/* Function pointers of POSIX systems convert. */
 	accepted((void *)(uintptr_t)stack_and_program, 16);
-	(void)state;
 }
 
 static void map_file(const char *path, int flags)
@@ -113,21 +108,19 @@ static void map_file(const char *path, int flags)
 }
 
 /* A device by its file, memory by its nature. */
-static void dev_zero(void **state)
+CASE_IN(dev_zero, set_up, tear_down)
 {
-	(void)state;
 	map_file("/dev/zero", MAP_PRIVATE);
 	map_file("/dev/zero", MAP_SHARED);
 }
 
-static void memory_files(void **state)
+CASE_IN(memory_files, set_up, tear_down)
 {
 	static const int flags[] = {MAP_SHARED, MAP_PRIVATE};
 	char *p;
 	size_t i;
 	int fd;
 
-	(void)state;
 	fd = memfd_create("cacheable", MFD_CLOEXEC);
 	assert_true(fd >= 0);
 	assert_int_equal(ftruncate(fd, 2 * PAGE), 0);
@@ -141,11 +134,10 @@ static void memory_files(void **state)
 	close(fd);
 }
 
-static void huge_pages(void **state)
+CASE_IN(huge_pages, set_up, tear_down)
 {
 	char *p;
 
-	(void)state;
 	p = mmap(NULL, HUGE_PAGE, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 	assert_ptr_not_equal(p, MAP_FAILED);
@@ -153,12 +145,11 @@ static void huge_pages(void **state)
 	munmap(p, HUGE_PAGE);
 }
 
-static void holes(void **state)
+CASE_IN(holes, set_up, tear_down)
 {
 	const uint32_t hole = UMMUNOTIFY_MEMORY_HOLE;
 	char *p;
 
-	(void)state;
 	p = pages_map(5);
 	assert_non_null(p);
 	pages_unmap(p, 1);
@@ -178,22 +169,20 @@ static void holes(void **state)
 	pages_unmap(p + 3 * PAGE, 1);
 }
 
-static void a_mapped_device(void **state)
+CASE_IN(a_mapped_device, set_up, tear_down)
 {
-	(void)state;
 	refused(device.counter, PAGE, UMMUNOTIFY_MEMORY_DEVICE);
 	refused(device.states, device.state_bytes, UMMUNOTIFY_MEMORY_DEVICE);
 	refused((char *)device.counter + 1, 1, UMMUNOTIFY_MEMORY_DEVICE);
 }
 
 /* Pages the kernel maps by number, without a file: [vvar]. */
-static void kernel_pages(void **state)
+CASE_IN(kernel_pages, set_up, tear_down)
 {
 	uintptr_t start = 0, end = 0;
 	char line[256];
 	FILE *f;
 
-	(void)state;
 	f = fopen("/proc/self/maps", "re");
 	assert_non_null(f);
 	while (fgets(line, sizeof(line), f)) {
@@ -206,12 +195,11 @@ static void kernel_pages(void **state)
 	refused((void *)start, end - start, UMMUNOTIFY_MEMORY_DEVICE);
 }
 
-static void device_memory(void **state)
+CASE_IN(device_memory, set_up, tear_down)
 {
 	int fd = open("/dev/mem", O_RDONLY | O_CLOEXEC);
 	void *p;
 
-	(void)state;
 	if (fd < 0)
 		return;
 	/* The BIOS, which even a kernel with a strict /dev/mem lets one see. */
@@ -224,13 +212,12 @@ static void device_memory(void **state)
 }
 
 /* Memory, device, hole, memory: all reasons, and only what is in the range. */
-static void a_mixed_range(void **state)
+CASE_IN(a_mixed_range, set_up, tear_down)
 {
 	const uint32_t hole = UMMUNOTIFY_MEMORY_HOLE,
 		       dev = UMMUNOTIFY_MEMORY_DEVICE;
 	char *p;
 
-	(void)state;
 	p = pages_map(4);
 	assert_non_null(p);
 	assert_ptr_equal(mmap(p + PAGE, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED,
@@ -249,11 +236,10 @@ static void a_mixed_range(void **state)
 }
 
 /* A hole or a device right after the range or right before it is not in it. */
-static void neighbours(void **state)
+CASE_IN(neighbours, set_up, tear_down)
 {
 	char *p;
 
-	(void)state;
 	p = pages_map(3);
 	assert_non_null(p);
 	assert_ptr_equal(
@@ -272,18 +258,7 @@ static void neighbours(void **state)
 	pages_unmap(p + PAGE, 1);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(anonymous_memory), TEST(stack_and_program),
-		TEST(dev_zero),		TEST(memory_files),
-		TEST(huge_pages),	TEST(holes),
-		TEST(a_mapped_device),	TEST(kernel_pages),
-		TEST(device_memory),	TEST(a_mixed_range),
-		TEST(neighbours),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

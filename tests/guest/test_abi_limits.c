@@ -3,14 +3,11 @@
  * Many watches, the module's limits, and what fdinfo and the parameters show.
  * The module is loaded anew with small limits.
  */
+#include "case.h"
 #include "module.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -25,7 +22,7 @@
 
 #define MANY 100000
 
-static void parameters_can_be_read_by_all(void **state)
+CASE(parameters_can_be_read_by_all)
 {
 	static const char *const names[] = {"max_watches", "max_watches_user",
 					    "max_watches_total"};
@@ -33,7 +30,6 @@ static void parameters_can_be_read_by_all(void **state)
 	struct stat st;
 	size_t i;
 
-	(void)state;
 	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		snprintf(path, sizeof(path), UMN_PARAMETERS "%s", names[i]);
 		assert_int_equal(stat(path, &st), 0);
@@ -45,7 +41,7 @@ static void parameters_can_be_read_by_all(void **state)
 	assert_int_equal(st.st_mode & 07777, 0666);
 }
 
-static void a_hundred_thousand(void **state)
+CASE(a_hundred_thousand)
 {
 	static struct ummunotify_event e[MANY];
 	static struct ummunotify_watch_ioctl w[MANY];
@@ -56,7 +52,6 @@ static void a_hundred_thousand(void **state)
 	char *p;
 	int i;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
 	p = mmap(NULL, MANY * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 		 0);
@@ -119,7 +114,7 @@ static struct counts counts(int fd, const char *kind)
 	return c;
 }
 
-static void fdinfo_adds_up(void **state)
+CASE(fdinfo_adds_up)
 {
 	static const char *const kinds[] = {"unmap",	  "clear",
 					    "protection", "soft_dirty",
@@ -130,7 +125,6 @@ static void fdinfo_adds_up(void **state)
 	size_t i;
 	char *p;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
 	p = pages_map(4);
 	assert_non_null(p);
@@ -230,13 +224,12 @@ static int set_both(void **state)
 	return reload_limited(PLENTY, PLENTY, FEW);
 }
 
-static void a_file_has_its_limit(void **state)
+CASE_IN(a_file_has_its_limit, set_small, set_defaults)
 {
 	struct ummunotify_watch_ioctl w[8], more;
 	struct ummunotify_query_ioctl q;
 	int i;
 
-	(void)state;
 	assert_int_equal(umn_start(&a, UMN_ALL), 0);
 	assert_int_equal(umn_query(a.fd, &q), 0);
 	assert_int_equal(q.max_watches, 8);
@@ -268,12 +261,11 @@ static void a_file_has_its_limit(void **state)
 }
 
 /* All slots can be used, again and again. */
-static void slots_do_not_leak(void **state)
+CASE_IN(slots_do_not_leak, set_small, set_defaults)
 {
 	struct ummunotify_watch_ioctl w;
 	int round, i;
 
-	(void)state;
 	assert_int_equal(umn_start(&a, UMN_ALL), 0);
 	for (round = 0; round < 50; round++) {
 		for (i = 0; i < 8; i++)
@@ -314,12 +306,11 @@ static int fill(struct umn *u, int from)
 	return ret == -ENOSPC ? i : ret;
 }
 
-static void all_files_share_a_limit(void **state)
+CASE_IN(all_files_share_a_limit, set_total, set_defaults)
 {
 	long held;
 	int i, n;
 
-	(void)state;
 	assert_int_equal(umn_start(&a, 0), 0);
 	assert_int_equal(umn_start(&b, 0), 0);
 	for (i = 0; i < 8; i++)
@@ -343,7 +334,7 @@ static void all_files_share_a_limit(void **state)
 }
 
 /* Pages count, too: of state words, and what is kept of ended watches. */
-static void everything_a_file_holds_counts(void **state)
+CASE_IN(everything_a_file_holds_counts, NULL, set_defaults)
 {
 	/* A page of state words, and a bit for each of them. */
 	const int words = PAGE / sizeof(__u32), at_once = 16;
@@ -353,7 +344,6 @@ static void everything_a_file_holds_counts(void **state)
 	long plain, first;
 	int i;
 
-	(void)state;
 	assert_int_equal(umn_start(&b, 0), 0);
 	plain = umn_fdinfo(b.fd, "ummunotify-holds");
 	assert_true(plain > 2 * (long)PAGE / 128);
@@ -385,12 +375,11 @@ static void everything_a_file_holds_counts(void **state)
 }
 
 /* What ends is given back, also by a file that has taken all there was. */
-static void what_ends_at_the_limit_is_given_back(void **state)
+CASE_IN(what_ends_at_the_limit_is_given_back, set_total, set_defaults)
 {
 	static struct ummunotify_watch_ioctl w;
 	int i = 0, n;
 
-	(void)state;
 	assert_int_equal(umn_start(&b, 0), 0);
 	assert_int_equal(umn_start(&a, UMN_ALL), 0);
 	while (!umn_watch(a.fd, (void *)PAGE, PAGE, i, 0, &w))
@@ -500,13 +489,12 @@ static void end_child(struct users *users, pid_t child)
 	close(users->from[0]);
 }
 
-static void a_user_has_its_limit(void **state)
+CASE_IN(a_user_has_its_limit, set_user, set_defaults)
 {
 	struct users users = {.uid = 65534};
 	uid_t other = 65533;
 	pid_t child;
 
-	(void)state;
 	child = fill_in_child(&users, fill_as);
 	assert_int_equal(in_child(watch_as, &other), 0);
 	assert_int_not_equal(in_child(watch_as, &users.uid), 0);
@@ -538,13 +526,12 @@ static int fill_and_leave(struct users *users)
 	return 0;
 }
 
-static void a_namespace_gives_no_more(void **state)
+CASE_IN(a_namespace_gives_no_more, set_user, set_defaults)
 {
 	struct users users = {.uid = 65534};
 	uid_t outside = 100000;
 	pid_t child;
 
-	(void)state;
 	if (access("/proc/self/ns/user", F_OK))
 		skip();
 	child = fill_in_child(&users, fill_and_leave);
@@ -579,14 +566,13 @@ static int fill_in_roots_namespace(struct users *users)
 	return 0;
 }
 
-static void in_roots_namespace_each_has_its_own(void **state)
+CASE_IN(in_roots_namespace_each_has_its_own, set_user, set_defaults)
 {
 	struct users users = {.uid = 65534};
 	uid_t first = 65534, second = 100000;
 	pid_t child;
 	char byte;
 
-	(void)state;
 	if (access("/proc/self/ns/user", F_OK))
 		skip();
 	child = fill_in_child(&users, fill_in_roots_namespace);
@@ -608,14 +594,13 @@ static void in_roots_namespace_each_has_its_own(void **state)
 	end_child(&users, child);
 }
 
-static void some_is_left_for_root(void **state)
+CASE_IN(some_is_left_for_root, set_both, set_defaults)
 {
 	const int left = FEW / 16;
 	struct users users = {.uid = 65534};
 	uid_t other = 65533;
 	pid_t child;
 
-	(void)state;
 	assert_int_equal(umn_start(&a, 0), 0);
 	child = fill_in_child(&users, fill_as);
 	assert_int_not_equal(in_child(watch_as, &other), 0);
@@ -627,14 +612,13 @@ static void some_is_left_for_root(void **state)
 /* ---- files ------------------------------------------------------------------- */
 
 /* However many are opened, one address space has so many and no more. */
-static void an_address_space_has_so_many_files(void **state)
+CASE(an_address_space_has_so_many_files)
 {
 	enum { FILES = 32 };
 	struct umn u[FILES], more;
 	int i, round;
 	char *p;
 
-	(void)state;
 	for (round = 0; round < 3; round++) {
 		for (i = 0; i < FILES; i++)
 			assert_int_equal(umn_start(&u[i], UMN_ALL), 0);
@@ -656,9 +640,8 @@ static void an_address_space_has_so_many_files(void **state)
 }
 
 /* The module stays while a file is open or one of its pages is mapped. */
-static void in_use_it_cannot_be_unloaded(void **state)
+CASE_IN(in_use_it_cannot_be_unloaded, set_small, set_defaults)
 {
-	(void)state;
 	assert_int_equal(umn_start(&a, UMN_ALL), 0);
 	assert_int_equal(module_unload(), -EWOULDBLOCK);
 	assert_int_equal(close(a.fd), 0);
@@ -669,9 +652,8 @@ static void in_use_it_cannot_be_unloaded(void **state)
 	assert_int_equal(umn_open(O_RDONLY), -ENOENT);
 }
 
-static void odd_limits_are_refused(void **state)
+CASE_IN(odd_limits_are_refused, set_defaults, set_defaults)
 {
-	(void)state;
 	assert_int_equal(module_unload(), 0);
 	assert_int_equal(module_load("max_watches=0"), -EINVAL);
 	assert_int_equal(module_load("max_watches=4294967295"), -EINVAL);
@@ -681,36 +663,5 @@ static void odd_limits_are_refused(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(parameters_can_be_read_by_all),
-		cmocka_unit_test(a_hundred_thousand),
-		cmocka_unit_test(fdinfo_adds_up),
-		cmocka_unit_test_setup_teardown(a_file_has_its_limit, set_small,
-						set_defaults),
-		cmocka_unit_test_setup_teardown(slots_do_not_leak, set_small,
-						set_defaults),
-		cmocka_unit_test_setup_teardown(all_files_share_a_limit,
-						set_total, set_defaults),
-		cmocka_unit_test_teardown(everything_a_file_holds_counts,
-					  set_defaults),
-		cmocka_unit_test_setup_teardown(
-			what_ends_at_the_limit_is_given_back, set_total,
-			set_defaults),
-		cmocka_unit_test_setup_teardown(a_user_has_its_limit, set_user,
-						set_defaults),
-		cmocka_unit_test_setup_teardown(a_namespace_gives_no_more,
-						set_user, set_defaults),
-		cmocka_unit_test_setup_teardown(
-			in_roots_namespace_each_has_its_own, set_user,
-			set_defaults),
-		cmocka_unit_test_setup_teardown(some_is_left_for_root, set_both,
-						set_defaults),
-		cmocka_unit_test(an_address_space_has_so_many_files),
-		cmocka_unit_test_setup_teardown(in_use_it_cannot_be_unloaded,
-						set_small, set_defaults),
-		cmocka_unit_test_setup_teardown(odd_limits_are_refused,
-						set_defaults, set_defaults),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

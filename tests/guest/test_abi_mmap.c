@@ -3,14 +3,11 @@
  * The mappings of the device: what may be mapped, that nobody can ever write
  * to it, and where reading it raises SIGBUS.
  */
+#include "case.h"
 #include "memcg.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -30,11 +27,10 @@ static int can_map(int fd, size_t length, int protection, int flags,
 	return 0;
 }
 
-static void the_counter_is_one_page(void **state)
+CASE(the_counter_is_one_page)
 {
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, 0), 0);
 	assert_int_equal(can_map(u.fd, PAGE, PROT_READ, MAP_SHARED, 0), 0);
 	assert_int_equal(can_map(u.fd, 8, PROT_READ, MAP_SHARED, 0), 0);
@@ -55,13 +51,12 @@ static void the_counter_is_one_page(void **state)
 	umn_stop(&u);
 }
 
-static void the_state_words_end_where_query_says(void **state)
+CASE(the_state_words_end_where_query_says)
 {
 	const off_t offset = UMMUNOTIFY_STATE_OFFSET;
 	struct umn u;
 	size_t bytes;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_STATE), 0);
 	bytes = u.state_bytes;
 	assert_int_equal(can_map(u.fd, bytes, PROT_READ, MAP_SHARED, offset),
@@ -120,12 +115,11 @@ static void expect_read_only(int fd, off_t offset, int flags)
 	munmap(p, PAGE);
 }
 
-static void nothing_can_be_written(void **state)
+CASE(nothing_can_be_written)
 {
 	struct ummunotify_watch_ioctl watch;
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_STATE), 0);
 	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch), 0);
 	expect_read_only(u.fd, 0, MAP_SHARED);
@@ -158,12 +152,11 @@ static bool raises_sigbus(const volatile uint32_t *word)
 	return raised;
 }
 
-static void pages_without_slots_raise_sigbus(void **state)
+CASE(pages_without_slots_raise_sigbus)
 {
 	struct ummunotify_watch_ioctl watch;
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_STATE), 0);
 	assert_true(u.state_bytes >= 2 * PAGE);
 	assert_true(raises_sigbus(u.states));
@@ -178,13 +171,12 @@ static void pages_without_slots_raise_sigbus(void **state)
 }
 
 /* Slots of the page that have no watch say so. */
-static void unused_slots_are_free(void **state)
+CASE(unused_slots_are_free)
 {
 	struct ummunotify_watch_ioctl watch;
 	struct umn u;
 	size_t i;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_STATE), 0);
 	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch), 0);
 	for (i = 0; i < PAGE / sizeof(*u.states); i++) {
@@ -199,13 +191,12 @@ static void unused_slots_are_free(void **state)
 }
 
 /* A mapping keeps the file open: it goes on telling. */
-static void mappings_outlive_close(void **state)
+CASE(mappings_outlive_close)
 {
 	struct ummunotify_watch_ioctl watch;
 	struct umn u;
 	char *p;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_STATE), 0);
 	p = pages_map(1);
 	assert_non_null(p);
@@ -255,12 +246,11 @@ static int complaints(int kmsg)
  * Before Linux 5.11 an accounted page keeps that fact where its map count is. It
  * shows only when somebody accounts, so not in the outermost cgroup.
  */
-static void mapped_in_a_memory_cgroup(void **state)
+CASE(mapped_in_a_memory_cgroup)
 {
 	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	int ret, found;
 
-	(void)state;
 	assert_true(kmsg >= 0);
 	assert_true(lseek(kmsg, 0, SEEK_END) >= 0);
 	ret = memcg_make();
@@ -280,15 +270,5 @@ static void mapped_in_a_memory_cgroup(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(the_counter_is_one_page),
-		cmocka_unit_test(the_state_words_end_where_query_says),
-		cmocka_unit_test(nothing_can_be_written),
-		cmocka_unit_test(pages_without_slots_raise_sigbus),
-		cmocka_unit_test(unused_slots_are_free),
-		cmocka_unit_test(mappings_outlive_close),
-		cmocka_unit_test(mapped_in_a_memory_cgroup),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

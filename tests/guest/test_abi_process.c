@@ -3,13 +3,10 @@
  * An open file belongs to the address space that opened it: no other can use
  * it, steal its reports or write to its pages, and it may go away at any time.
  */
+#include "case.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -101,13 +98,12 @@ static int is_stale(int fd)
 	return 0;
 }
 
-static void files_are_independent(void **state)
+CASE(files_are_independent)
 {
 	struct ummunotify_event e[4];
 	struct scene a, b;
 	uint64_t last = 0;
 
-	(void)state;
 	begin(&a);
 	begin(&b);
 	assert_int_equal(umn_register(b.u.fd, a.pages, PAGE, 3), 0);
@@ -140,13 +136,12 @@ static int child_uses(void *argument)
 	return 0;
 }
 
-static void a_fork_child_can_do_nothing(void **state)
+CASE(a_fork_child_can_do_nothing)
 {
 	struct ummunotify_event e[4];
 	struct scene s;
 	uint64_t last = 0;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(pages_unmap(s.pages, 1), 0);
 	assert_int_equal(in_child(child_uses, &s), 0);
@@ -176,11 +171,10 @@ static int child_maps(void *argument)
 	return 0;
 }
 
-static void inherited_mappings_are_read_only(void **state)
+CASE(inherited_mappings_are_read_only)
 {
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(pages_unmap(s.pages, 1), 0);
 	assert_int_equal(in_child(child_maps, &s), 0);
@@ -195,11 +189,10 @@ static int child_closes(void *argument)
 	return 0;
 }
 
-static void a_child_closes_for_itself(void **state)
+CASE(a_child_closes_for_itself)
 {
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(in_child(child_closes, &s), 0);
 	assert_int_equal(pages_unmap(s.pages, 1), 0);
@@ -221,11 +214,10 @@ static int child_opens(void *argument)
 	return 0;
 }
 
-static void a_child_opens_its_own(void **state)
+CASE(a_child_opens_its_own)
 {
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(in_child(child_opens, NULL), 0);
 	assert_int_equal(umn_counter(&s.u), 0);
@@ -239,19 +231,17 @@ static int nobody(void *argument)
 	return child_opens(argument);
 }
 
-static void any_user_may_open_it(void **state)
+CASE(any_user_may_open_it)
 {
-	(void)state;
 	assert_int_equal(in_child(nobody, NULL), 0);
 }
 
-static void a_receiver_can_do_nothing(void **state)
+CASE(a_receiver_can_do_nothing)
 {
 	struct scene s;
 	int pair[2], fd;
 	pid_t child;
 
-	(void)state;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	child = fork();
 	assert_true(child >= 0);
@@ -283,9 +273,8 @@ static int child_execs(void *argument)
 	return 2;
 }
 
-static void after_exec_nothing_works(void **state)
+CASE(after_exec_nothing_works)
 {
-	(void)state;
 	assert_int_equal(in_child(child_execs, NULL), 0);
 }
 
@@ -315,13 +304,12 @@ static void *use_in_thread(void *argument)
 	return (void *)(intptr_t)use(argument);
 }
 
-static void a_thread_may_use_it(void **state)
+CASE(a_thread_may_use_it)
 {
 	static struct scene s;
 	pthread_t thread;
 	void *result;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(pthread_create(&thread, NULL, use_in_thread, &s), 0);
 	pthread_join(thread, &result);
@@ -329,14 +317,13 @@ static void a_thread_may_use_it(void **state)
 	finish(&s);
 }
 
-static void a_child_in_the_same_memory_may_use_it(void **state)
+CASE(a_child_in_the_same_memory_may_use_it)
 {
 	const size_t size = 64 * PAGE;
 	struct scene s;
 	char *stack;
 	pid_t child;
 
-	(void)state;
 	begin(&s);
 	stack = pages_map(size / PAGE);
 	assert_non_null(stack);
@@ -350,13 +337,12 @@ static void a_child_in_the_same_memory_may_use_it(void **state)
 	finish(&s);
 }
 
-static void dup_is_the_same_file(void **state)
+CASE(dup_is_the_same_file)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 	int fd;
 
-	(void)state;
 	begin(&s);
 	fd = dup(s.u.fd);
 	assert_true(fd >= 0);
@@ -385,12 +371,11 @@ static int give_away(int socket)
 		pause();
 }
 
-static void the_address_space_goes_first(void **state)
+CASE(the_address_space_goes_first)
 {
 	int pair[2], fd;
 	pid_t child;
 
-	(void)state;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	child = fork();
 	assert_true(child >= 0);
@@ -432,12 +417,11 @@ static int orphan(void *argument)
 	_exit(0);
 }
 
-static void an_orphan_keeps_its_mappings(void **state)
+CASE(an_orphan_keeps_its_mappings)
 {
 	char byte = 0;
 	int out[2];
 
-	(void)state;
 	assert_int_equal(pipe(out), 0);
 	assert_int_equal(in_child(orphan, out), 0);
 	close(out[1]);
@@ -446,12 +430,11 @@ static void an_orphan_keeps_its_mappings(void **state)
 	close(out[0]);
 }
 
-static void close_with_reports_pending(void **state)
+CASE(close_with_reports_pending)
 {
 	struct scene s;
 	int i;
 
-	(void)state;
 	for (i = 0; i < 20; i++) {
 		begin(&s);
 		assert_int_equal(pages_unmap(s.pages, 2), 0);
@@ -472,19 +455,17 @@ static int exit_with_all_open(void *argument)
 	return 0;
 }
 
-static void exit_with_files_open(void **state)
+CASE(exit_with_files_open)
 {
-	(void)state;
 	assert_int_equal(in_child(exit_with_all_open, NULL), 0);
 }
 
-static void killed_while_reading(void **state)
+CASE(killed_while_reading)
 {
 	struct ummunotify_event e;
 	struct scene s;
 	pid_t child;
 
-	(void)state;
 	child = fork();
 	assert_true(child >= 0);
 	if (!child) {
@@ -506,13 +487,12 @@ static void *blocked_reader(void *argument)
 	return (void *)(intptr_t)umn_read(s->u.fd, e, 2);
 }
 
-static void closed_by_a_child_while_reading(void **state)
+CASE(closed_by_a_child_while_reading)
 {
 	static struct scene s;
 	pthread_t thread;
 	void *result;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(fcntl(s.u.fd, F_SETFL, 0), 0);
 	assert_int_equal(pthread_create(&thread, NULL, blocked_reader, &s), 0);
@@ -546,14 +526,13 @@ static int child_takes_signals(const struct scene *s, int ready)
  * Who is sent SIGIO belongs to the open file description, as for each file, and
  * a driver is not asked: so whoever was given the descriptor may take it.
  */
-static void the_receiver_of_sigio_is_the_files(void **state)
+CASE(the_receiver_of_sigio_is_the_files)
 {
 	struct scene s;
 	int ready[2];
 	pid_t child;
 	char byte;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
 	assert_int_equal(fcntl(s.u.fd, F_SETOWN, getpid()), 0);
@@ -579,28 +558,7 @@ static void the_receiver_of_sigio_is_the_files(void **state)
 
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(files_are_independent),
-		cmocka_unit_test(a_fork_child_can_do_nothing),
-		cmocka_unit_test(inherited_mappings_are_read_only),
-		cmocka_unit_test(a_child_closes_for_itself),
-		cmocka_unit_test(a_child_opens_its_own),
-		cmocka_unit_test(any_user_may_open_it),
-		cmocka_unit_test(a_receiver_can_do_nothing),
-		cmocka_unit_test(after_exec_nothing_works),
-		cmocka_unit_test(a_thread_may_use_it),
-		cmocka_unit_test(a_child_in_the_same_memory_may_use_it),
-		cmocka_unit_test(dup_is_the_same_file),
-		cmocka_unit_test(the_address_space_goes_first),
-		cmocka_unit_test(an_orphan_keeps_its_mappings),
-		cmocka_unit_test(close_with_reports_pending),
-		cmocka_unit_test(exit_with_files_open),
-		cmocka_unit_test(killed_while_reading),
-		cmocka_unit_test(closed_by_a_child_while_reading),
-		cmocka_unit_test(the_receiver_of_sigio_is_the_files),
-	};
-
 	if (argc == 3 && !strcmp(argv[1], "--stale"))
 		return is_stale(atoi(argv[2]));
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

@@ -3,13 +3,10 @@
  * How reports reach the program: read() in all its lengths and failures,
  * blocking, poll and SIGIO. No report is ever lost, no LAST forgotten.
  */
+#include "case.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -80,12 +77,11 @@ static void expect_all_reports(struct scene *s, size_t count, uint64_t counter)
 	}
 }
 
-static void nothing_pending(void **state)
+CASE(nothing_pending)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s, 1);
 	assert_int_equal(umn_read(s.u.fd, e, 2), -EAGAIN);
 	assert_int_equal(read(s.u.fd, e, EVENT - 1), -1);
@@ -93,12 +89,11 @@ static void nothing_pending(void **state)
 	finish(&s);
 }
 
-static void last_comes_along_if_there_is_room(void **state)
+CASE(last_comes_along_if_there_is_room)
 {
 	struct ummunotify_event e[4];
 	struct scene s;
 
-	(void)state;
 	begin(&s, 2);
 	hit_all(&s);
 	assert_int_equal(umn_read(s.u.fd, e, 4), 3);
@@ -107,12 +102,11 @@ static void last_comes_along_if_there_is_room(void **state)
 	finish(&s);
 }
 
-static void last_comes_later_if_there_was_none(void **state)
+CASE(last_comes_later_if_there_was_none)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s, 2);
 	hit_all(&s);
 	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
@@ -124,14 +118,13 @@ static void last_comes_later_if_there_was_none(void **state)
 	finish(&s);
 }
 
-static void one_by_one(void **state)
+CASE(one_by_one)
 {
 	struct ummunotify_event e;
 	unsigned int seen = 0;
 	struct scene s;
 	int i;
 
-	(void)state;
 	begin(&s, 3);
 	hit_all(&s);
 	for (i = 0; i < 3; i++) {
@@ -147,12 +140,11 @@ static void one_by_one(void **state)
 }
 
 /* LAST says how things are when it is read, not when the list ran empty. */
-static void a_late_last_is_up_to_date(void **state)
+CASE(a_late_last_is_up_to_date)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s, 2);
 	assert_int_equal(pages_unmap(s.pages, 1), 0);
 	assert_int_equal(umn_read(s.u.fd, e, 1), 1);
@@ -165,14 +157,13 @@ static void a_late_last_is_up_to_date(void **state)
 	finish(&s);
 }
 
-static void events_are_whole(void **state)
+CASE(events_are_whole)
 {
 	unsigned char buffer[3 * EVENT];
 	struct ummunotify_event *e = (void *)buffer;
 	struct scene s;
 	size_t i;
 
-	(void)state;
 	begin(&s, 2);
 	hit_all(&s);
 	memset(buffer, 0xcc, sizeof(buffer));
@@ -192,14 +183,13 @@ static void events_are_whole(void **state)
 	finish(&s);
 }
 
-static void at_most_128_in_one_read(void **state)
+CASE(at_most_128_in_one_read)
 {
 	struct ummunotify_event e[MANY];
 	bool seen[MANY] = {};
 	struct scene s;
 	int got, i, sum = 0;
 
-	(void)state;
 	begin(&s, 2 * 128 + 1);
 	hit_all(&s);
 	assert_int_equal(umn_counter(&s.u), 1);
@@ -221,12 +211,11 @@ static void at_most_128_in_one_read(void **state)
 	finish(&s);
 }
 
-static void reports_survive_a_bad_buffer(void **state)
+CASE(reports_survive_a_bad_buffer)
 {
 	struct scene s;
 	int again;
 
-	(void)state;
 	begin(&s, 5);
 	hit_all(&s);
 	for (again = 0; again < 3; again++) {
@@ -237,12 +226,11 @@ static void reports_survive_a_bad_buffer(void **state)
 	finish(&s);
 }
 
-static void reports_survive_a_half_bad_buffer(void **state)
+CASE(reports_survive_a_half_bad_buffer)
 {
 	struct scene s;
 	char *p;
 
-	(void)state;
 	p = pages_map(2);
 	assert_non_null(p);
 	assert_int_equal(mprotect(p + PAGE, PAGE, PROT_NONE), 0);
@@ -258,12 +246,11 @@ static void reports_survive_a_half_bad_buffer(void **state)
 	finish(&s);
 }
 
-static void last_survives_a_bad_buffer(void **state)
+CASE(last_survives_a_bad_buffer)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s, 2);
 	hit_all(&s);
 	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
@@ -275,13 +262,12 @@ static void last_survives_a_bad_buffer(void **state)
 	finish(&s);
 }
 
-static void a_failed_read_leaves_watches_armed(void **state)
+CASE(a_failed_read_leaves_watches_armed)
 {
 	struct ummunotify_event e[3];
 	struct scene s;
 	char *p;
 
-	(void)state;
 	assert_int_equal(umn_start(&s.u, 0), 0);
 	p = pages_map(2);
 	assert_non_null(p);
@@ -335,12 +321,11 @@ static void start_reader(struct reader *r, int fd)
 	assert_true(wait_blocked(r->tid, SYS_read));
 }
 
-static void munmap_wakes_a_reader(void **state)
+CASE(munmap_wakes_a_reader)
 {
 	static struct reader r;
 	struct scene s;
 
-	(void)state;
 	begin(&s, 1);
 	start_reader(&r, s.u.fd);
 	hit_all(&s);
@@ -356,14 +341,13 @@ static void munmap_wakes_a_reader(void **state)
  * a reader that is quick enough to read before munmap has ended gets a second
  * report, at its end.
  */
-static void one_report_wakes_one_reader(void **state)
+CASE(one_report_wakes_one_reader)
 {
 	static struct reader a, b;
 	struct ummunotify_watch_ioctl watch;
 	struct scene s = {.count = 2, .pages = pages_map(2)};
 	size_t i;
 
-	(void)state;
 	assert_non_null(s.pages);
 	assert_int_equal(umn_start(&s.u, UMN_ALL), 0);
 	for (i = 0; i < s.count; i++)
@@ -428,7 +412,7 @@ static void *read_to_missing(void *argument)
 }
 
 /* One reader's memory is not there: the other does not wait for it. */
-static void a_reader_that_faults_delays_nobody(void **state)
+CASE(a_reader_that_faults_delays_nobody)
 {
 	const struct sigaction action = {.sa_handler = on_signal};
 	struct uffdio_zeropage give = {.range.len = PAGE};
@@ -438,7 +422,6 @@ static void a_reader_that_faults_delays_nobody(void **state)
 	struct scene s;
 	int fd;
 
-	(void)state;
 	begin(&s, 1);
 	fd = missing_page(&f.page);
 	assert_true(fd >= 0);
@@ -466,13 +449,12 @@ static void a_reader_that_faults_delays_nobody(void **state)
 	finish(&s);
 }
 
-static void a_signal_interrupts_a_reader(void **state)
+CASE(a_signal_interrupts_a_reader)
 {
 	const struct sigaction action = {.sa_handler = on_signal};
 	static struct reader r;
 	struct scene s;
 
-	(void)state;
 	begin(&s, 1);
 	assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
 	start_reader(&r, s.u.fd);
@@ -485,12 +467,11 @@ static void a_signal_interrupts_a_reader(void **state)
 	finish(&s);
 }
 
-static void a_blocking_read_does_not_block_on_a_report(void **state)
+CASE(a_blocking_read_does_not_block_on_a_report)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s, 1);
 	assert_int_equal(fcntl(s.u.fd, F_SETFL, 0), 0);
 	hit_all(&s);
@@ -510,12 +491,11 @@ static int polled(int fd, int timeout)
 	return ret < 0 ? -errno : p.revents;
 }
 
-static void poll_follows_the_list(void **state)
+CASE(poll_follows_the_list)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s, 1);
 	assert_int_equal(polled(s.u.fd, 0), 0);
 	hit_all(&s);
@@ -550,13 +530,12 @@ static void *poll_once(void *argument)
 #define POLL SYS_ppoll
 #endif
 
-static void munmap_wakes_poll(void **state)
+CASE(munmap_wakes_poll)
 {
 	static struct poller p;
 	pthread_t thread;
 	struct scene s;
 
-	(void)state;
 	begin(&s, 1);
 	p.fd = s.u.fd;
 	assert_int_equal(pthread_create(&thread, NULL, poll_once, &p), 0);
@@ -569,13 +548,12 @@ static void munmap_wakes_poll(void **state)
 	finish(&s);
 }
 
-static void sigio(void **state)
+CASE(sigio)
 {
 	const struct timespec now = {};
 	struct scene s;
 	sigset_t set;
 
-	(void)state;
 	begin(&s, 2);
 	sigemptyset(&set);
 	sigaddset(&set, SIGIO);
@@ -599,27 +577,5 @@ static void sigio(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(nothing_pending),
-		cmocka_unit_test(last_comes_along_if_there_is_room),
-		cmocka_unit_test(last_comes_later_if_there_was_none),
-		cmocka_unit_test(one_by_one),
-		cmocka_unit_test(a_late_last_is_up_to_date),
-		cmocka_unit_test(events_are_whole),
-		cmocka_unit_test(at_most_128_in_one_read),
-		cmocka_unit_test(reports_survive_a_bad_buffer),
-		cmocka_unit_test(reports_survive_a_half_bad_buffer),
-		cmocka_unit_test(last_survives_a_bad_buffer),
-		cmocka_unit_test(a_failed_read_leaves_watches_armed),
-		cmocka_unit_test(munmap_wakes_a_reader),
-		cmocka_unit_test(one_report_wakes_one_reader),
-		cmocka_unit_test(a_signal_interrupts_a_reader),
-		cmocka_unit_test(a_blocking_read_does_not_block_on_a_report),
-		cmocka_unit_test(a_reader_that_faults_delays_nobody),
-		cmocka_unit_test(poll_follows_the_list),
-		cmocka_unit_test(munmap_wakes_poll),
-		cmocka_unit_test(sigio),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

@@ -3,13 +3,10 @@
  * The features of today: what is granted, state words from WATCH to
  * UNREGISTER, one report until armed again, kinds in events, and the filter.
  */
+#include "case.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -62,13 +59,12 @@ static bool clean(const struct scene *s)
 	return umn_clean(&s->u, s->watch.slot, s->watch.state);
 }
 
-static void only_known_bits_are_granted(void **state)
+CASE(only_known_bits_are_granted)
 {
 	struct ummunotify_query_ioctl query;
 	uint32_t known, mask, bits;
 	int fd;
 
-	(void)state;
 	fd = umn_open(O_RDONLY);
 	assert_int_equal(umn_query(fd, &query), 0);
 	known = query.features;
@@ -93,14 +89,13 @@ static void only_known_bits_are_granted(void **state)
 	close(fd);
 }
 
-static void query_tells_limits_and_use(void **state)
+CASE(query_tells_limits_and_use)
 {
 	struct ummunotify_query_ioctl q;
 	struct ummunotify_watch_ioctl watch;
 	uint32_t mask = UMMUNOTIFY_FEATURES_MAGIC | UMN_ALL;
 	int fd;
 
-	(void)state;
 	fd = umn_open(O_RDONLY);
 	assert_int_equal(umn_query(fd, &q), 0);
 	assert_int_equal(q.granted, 0);
@@ -127,13 +122,12 @@ static void query_tells_limits_and_use(void **state)
 	close(fd);
 }
 
-static void without_the_feature_there_are_no_calls(void **state)
+CASE(without_the_feature_there_are_no_calls)
 {
 	struct ummunotify_watch_ioctl watch;
 	struct ummunotify_rearm_ioctl rearm;
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_FILTER | UMN_KIND), 0);
 	assert_int_equal(umn_watch(u.fd, (void *)PAGE, PAGE, 1, 0, &watch),
 			 -ENOTTY);
@@ -143,11 +137,10 @@ static void without_the_feature_there_are_no_calls(void **state)
 	umn_stop(&u);
 }
 
-static void watch_returns_slot_and_state(void **state)
+CASE(watch_returns_slot_and_state)
 {
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(s.watch.start, (uintptr_t)s.page);
 	assert_int_equal(s.watch.end, (uintptr_t)s.page + PAGE);
@@ -161,13 +154,12 @@ static void watch_returns_slot_and_state(void **state)
 	finish(&s);
 }
 
-static void errors_of_watch(void **state)
+CASE(errors_of_watch)
 {
 	struct ummunotify_watch_ioctl watch;
 	unsigned int bit;
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_STATE), 0);
 	assert_int_equal(umn_watch(u.fd, (void *)PAGE, 0, 1, 0, &watch),
 			 -EINVAL);
@@ -196,13 +188,12 @@ static void errors_of_watch(void **state)
 }
 
 /* An answer that cannot be given leaves no watch behind. */
-static void watch_with_an_unwritable_argument(void **state)
+CASE(watch_with_an_unwritable_argument)
 {
 	struct ummunotify_watch_ioctl *watch;
 	struct ummunotify_query_ioctl query;
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_STATE), 0);
 	watch = (void *)pages_map(1);
 	assert_non_null(watch);
@@ -217,12 +208,11 @@ static void watch_with_an_unwritable_argument(void **state)
 	umn_stop(&u);
 }
 
-static void errors_of_rearm(void **state)
+CASE(errors_of_rearm)
 {
 	struct ummunotify_rearm_ioctl rearm;
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_STATE), 0);
 	assert_int_equal(umn_rearm(u.fd, 1, &rearm), -ENOENT);
 	assert_int_equal(umn_register(u.fd, (void *)PAGE, PAGE, 1), 0);
@@ -234,12 +224,11 @@ static void errors_of_rearm(void **state)
 	umn_stop(&u);
 }
 
-static void the_word_tells_of_munmap(void **state)
+CASE(the_word_tells_of_munmap)
 {
 	struct scene s;
 	uint32_t word;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(pages_unmap(s.page, 1), 0);
 	word = umn_word(&s.u, s.watch.slot);
@@ -250,11 +239,10 @@ static void the_word_tells_of_munmap(void **state)
 }
 
 /* Told once, it is out of everybody's way until it is armed again. */
-static void the_word_keeps_the_first_kind(void **state)
+CASE(the_word_keeps_the_first_kind)
 {
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	discard(&s);
 	assert_int_equal(umn_word(&s.u, s.watch.slot),
@@ -266,12 +254,11 @@ static void the_word_keeps_the_first_kind(void **state)
 	finish(&s);
 }
 
-static void other_memory_leaves_the_word_alone(void **state)
+CASE(other_memory_leaves_the_word_alone)
 {
 	struct scene s;
 	char *p;
 
-	(void)state;
 	begin(&s);
 	p = pages_map(3);
 	assert_non_null(p);
@@ -285,14 +272,13 @@ static void other_memory_leaves_the_word_alone(void **state)
 	finish(&s);
 }
 
-static void one_report_until_armed_again(void **state)
+CASE(one_report_until_armed_again)
 {
 	struct ummunotify_rearm_ioctl rearm;
 	struct ummunotify_event e[2];
 	struct scene s;
 	uint64_t last = 0;
 
-	(void)state;
 	begin(&s);
 	discard(&s);
 	discard(&s);
@@ -315,13 +301,12 @@ static void one_report_until_armed_again(void **state)
 }
 
 /* A quiet watch silences no other. */
-static void a_told_watch_beside_an_armed_one(void **state)
+CASE(a_told_watch_beside_an_armed_one)
 {
 	struct ummunotify_watch_ioctl second;
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	discard(&s);
 	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), 1);
@@ -334,12 +319,11 @@ static void a_told_watch_beside_an_armed_one(void **state)
 	finish(&s);
 }
 
-static void rearm_of_a_clean_watch(void **state)
+CASE(rearm_of_a_clean_watch)
 {
 	struct ummunotify_rearm_ioctl rearm;
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(umn_rearm(s.u.fd, COOKIE, &rearm), 0);
 	assert_int_equal(rearm.user_cookie, COOKIE);
@@ -352,12 +336,11 @@ static void rearm_of_a_clean_watch(void **state)
 	finish(&s);
 }
 
-static void rearm_of_a_dirty_watch(void **state)
+CASE(rearm_of_a_dirty_watch)
 {
 	struct ummunotify_rearm_ioctl rearm;
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	discard(&s);
 	assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), 1);
@@ -370,13 +353,12 @@ static void rearm_of_a_dirty_watch(void **state)
 	finish(&s);
 }
 
-static void rearm_takes_the_report_along(void **state)
+CASE(rearm_takes_the_report_along)
 {
 	struct ummunotify_rearm_ioctl rearm;
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	discard(&s);
 	assert_int_equal(umn_rearm(s.u.fd, COOKIE, &rearm), 0);
@@ -390,13 +372,12 @@ static void rearm_takes_the_report_along(void **state)
 }
 
 /* An answer that cannot be given has armed nothing, and lost nothing. */
-static void rearm_with_an_unwritable_argument(void **state)
+CASE(rearm_with_an_unwritable_argument)
 {
 	struct ummunotify_rearm_ioctl *rearm;
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	rearm = (void *)pages_map(1);
 	assert_non_null(rearm);
@@ -417,13 +398,12 @@ static void rearm_with_an_unwritable_argument(void **state)
 }
 
 /* Nor one that is not in the page tables yet. */
-static void rearm_with_an_argument_to_be_faulted_in(void **state)
+CASE(rearm_with_an_argument_to_be_faulted_in)
 {
 	struct ummunotify_rearm_ioctl *rearm;
 	struct scene s;
 	int file;
 
-	(void)state;
 	begin(&s);
 	file = memfd_create("argument", MFD_CLOEXEC);
 	assert_true(file >= 0);
@@ -440,12 +420,11 @@ static void rearm_with_an_argument_to_be_faulted_in(void **state)
 
 /* ---- ARM: anew, and elsewhere ---------------------------------------------- */
 
-static void arm_where_it_is(void **state)
+CASE(arm_where_it_is)
 {
 	struct ummunotify_arm a;
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	discard(&s);
 	a = umn_order(COOKIE, s.page, PAGE, 0);
@@ -462,7 +441,7 @@ static void arm_where_it_is(void **state)
 	finish(&s);
 }
 
-static void arm_elsewhere(void **state)
+CASE(arm_elsewhere)
 {
 	enum { OTHER = 7 };
 	struct ummunotify_event e[2];
@@ -470,7 +449,6 @@ static void arm_elsewhere(void **state)
 	struct scene s;
 	char *p;
 
-	(void)state;
 	begin(&s);
 	p = pages_map(2);
 	assert_non_null(p);
@@ -509,13 +487,12 @@ static int arm_changed(struct scene *s, size_t offset, uint64_t value,
 		    sizeof(((struct ummunotify_arm *)NULL)->field))
 
 /* What fails has changed nothing: neither the word nor the pending report. */
-static void errors_of_arm(void **state)
+CASE(errors_of_arm)
 {
 	struct ummunotify_arm a;
 	struct scene s;
 	unsigned int bit;
 
-	(void)state;
 	begin(&s);
 	discard(&s);
 	assert_int_equal(umn_register(s.u.fd, s.page, PAGE, 2), 0);
@@ -547,7 +524,7 @@ static void errors_of_arm(void **state)
 }
 
 /* What a newer program says with more of it is heard if it says nothing new. */
-static void a_longer_order(void **state)
+CASE(a_longer_order)
 {
 	struct {
 		struct ummunotify_arm arm;
@@ -555,7 +532,6 @@ static void a_longer_order(void **state)
 	} longer = {.more = 1};
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	longer.arm = umn_order(COOKIE, s.page, PAGE, 0);
 	longer.arm.size = sizeof(longer);
@@ -567,7 +543,7 @@ static void a_longer_order(void **state)
 	finish(&s);
 }
 
-static void arm_many(void **state)
+CASE(arm_many)
 {
 	enum { COUNT = 300, BAD = 100 };
 	static struct ummunotify_arm a[COUNT + 1];
@@ -575,7 +551,6 @@ static void arm_many(void **state)
 	struct scene s;
 	int i;
 
-	(void)state;
 	begin(&s);
 	for (i = 0; i < COUNT; i++) {
 		assert_int_equal(umn_watch(s.u.fd, s.page, PAGE, i, 0, &w), 0);
@@ -600,13 +575,12 @@ static void arm_many(void **state)
 	finish(&s);
 }
 
-static void unregister_frees_the_slot(void **state)
+CASE(unregister_frees_the_slot)
 {
 	struct ummunotify_event e;
 	struct scene s;
 	uint32_t word;
 
-	(void)state;
 	begin(&s);
 	discard(&s);
 	assert_int_equal(umn_unregister(s.u.fd, COOKIE), 0);
@@ -619,13 +593,12 @@ static void unregister_frees_the_slot(void **state)
 }
 
 /* Slots are used again, and who remembers the old state is not fooled. */
-static void a_slot_used_again_has_another_state(void **state)
+CASE(a_slot_used_again_has_another_state)
 {
 	struct ummunotify_watch_ioctl next;
 	struct scene s;
 	int i, again = 0;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(umn_unregister(s.u.fd, COOKIE), 0);
 	for (i = 0; i < 2000; i++) {
@@ -642,12 +615,11 @@ static void a_slot_used_again_has_another_state(void **state)
 }
 
 /* The driver keeps what has ended for the next watch, but not what hit it. */
-static void a_watch_made_anew_knows_no_earlier_hits(void **state)
+CASE(a_watch_made_anew_knows_no_earlier_hits)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	discard(&s);
 	assert_int_equal(umn_unregister(s.u.fd, COOKIE), 0);
@@ -662,7 +634,7 @@ static void a_watch_made_anew_knows_no_earlier_hits(void **state)
 	finish(&s);
 }
 
-static void slots_differ(void **state)
+CASE(slots_differ)
 {
 	enum { COUNT = 3000 };
 	static struct ummunotify_watch_ioctl watches[COUNT];
@@ -670,7 +642,6 @@ static void slots_differ(void **state)
 	struct scene s;
 	int i;
 
-	(void)state;
 	begin(&s);
 	for (i = 0; i < COUNT; i++) {
 		assert_int_equal(
@@ -694,12 +665,11 @@ static void slots_differ(void **state)
 	finish(&s);
 }
 
-static void events_carry_kinds(void **state)
+CASE(events_carry_kinds)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(umn_register(s.u.fd, s.page, PAGE, 1), 0);
 	assert_int_equal(umn_unregister(s.u.fd, COOKIE), 0);
@@ -719,12 +689,11 @@ static void events_carry_kinds(void **state)
 	finish(&s);
 }
 
-static void kinds_survive_a_bad_buffer(void **state)
+CASE(kinds_survive_a_bad_buffer)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	discard(&s);
 	assert_int_equal(read(s.u.fd, (void *)PAGE, sizeof(e)), -1);
@@ -734,12 +703,11 @@ static void kinds_survive_a_bad_buffer(void **state)
 	finish(&s);
 }
 
-static void no_kinds_unless_asked_for(void **state)
+CASE(no_kinds_unless_asked_for)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin_with(&s, UMN_STATE | UMN_FILTER);
 	assert_int_equal(pages_unmap(s.page, 1), 0);
 	assert_int_equal(umn_read(s.u.fd, e, 2), 2);
@@ -756,11 +724,10 @@ static int do_nothing(void *unused)
 	return 0;
 }
 
-static void the_filter_drops_what_is_harmless(void **state)
+CASE(the_filter_drops_what_is_harmless)
 {
 	struct scene s;
 
-	(void)state;
 	begin(&s);
 	assert_int_equal(umn_register(s.u.fd, s.page, PAGE, 1), 0);
 	assert_int_equal(mprotect(s.page, PAGE, PROT_READ), 0);
@@ -777,12 +744,11 @@ static void the_filter_drops_what_is_harmless(void **state)
 	finish(&s);
 }
 
-static void without_the_filter_all_kinds_count(void **state)
+CASE(without_the_filter_all_kinds_count)
 {
 	struct ummunotify_event e[2];
 	struct scene s;
 
-	(void)state;
 	begin_with(&s, UMN_STATE | UMN_KIND);
 	assert_int_equal(mprotect(s.page, PAGE, PROT_READ), 0);
 	assert_int_equal(umn_counter(&s.u), 1);
@@ -795,39 +761,5 @@ static void without_the_filter_all_kinds_count(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(only_known_bits_are_granted),
-		cmocka_unit_test(query_tells_limits_and_use),
-		cmocka_unit_test(without_the_feature_there_are_no_calls),
-		cmocka_unit_test(watch_returns_slot_and_state),
-		cmocka_unit_test(errors_of_watch),
-		cmocka_unit_test(watch_with_an_unwritable_argument),
-		cmocka_unit_test(errors_of_rearm),
-		cmocka_unit_test(the_word_tells_of_munmap),
-		cmocka_unit_test(the_word_keeps_the_first_kind),
-		cmocka_unit_test(other_memory_leaves_the_word_alone),
-		cmocka_unit_test(one_report_until_armed_again),
-		cmocka_unit_test(a_told_watch_beside_an_armed_one),
-		cmocka_unit_test(rearm_of_a_clean_watch),
-		cmocka_unit_test(rearm_of_a_dirty_watch),
-		cmocka_unit_test(rearm_takes_the_report_along),
-		cmocka_unit_test(rearm_with_an_unwritable_argument),
-		cmocka_unit_test(rearm_with_an_argument_to_be_faulted_in),
-		cmocka_unit_test(arm_where_it_is),
-		cmocka_unit_test(arm_elsewhere),
-		cmocka_unit_test(errors_of_arm),
-		cmocka_unit_test(a_longer_order),
-		cmocka_unit_test(arm_many),
-		cmocka_unit_test(unregister_frees_the_slot),
-		cmocka_unit_test(a_slot_used_again_has_another_state),
-		cmocka_unit_test(a_watch_made_anew_knows_no_earlier_hits),
-		cmocka_unit_test(slots_differ),
-		cmocka_unit_test(events_carry_kinds),
-		cmocka_unit_test(kinds_survive_a_bad_buffer),
-		cmocka_unit_test(no_kinds_unless_asked_for),
-		cmocka_unit_test(the_filter_drops_what_is_harmless),
-		cmocka_unit_test(without_the_filter_all_kinds_count),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

@@ -4,14 +4,11 @@
  * taken away: what the doctor finds, what `run` warns of, and the counters of
  * a process that is running. Its usage is tested in tests/unit/test_cli.c.
  */
+#include "case.h"
 #include "rdma.h"
 #include "support.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 #include <linux/capability.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -127,9 +124,8 @@ static void until_stat_shows(const struct as *as, pid_t pid, const char *text)
 
 /* --- doctor --------------------------------------------------------------------- */
 
-static void with_everything_all_is_well(void **state)
+CASE(with_everything_all_is_well)
 {
-	(void)state;
 	MRCACHE(&e, "doctor");
 	assert_status(&e, 0);
 	assert_null(strstr(e.out, "fail "));
@@ -160,9 +156,8 @@ static int restore_mode(void **state)
 	return chmod(DEVICE, 0666);
 }
 
-static void without_permission(void **state)
+CASE_IN(without_permission, NULL, restore_mode)
 {
-	(void)state;
 	assert_int_equal(chmod(DEVICE, 0600), 0);
 	MRCACHE_AS(&e, &nobody, "doctor");
 	assert_status(&e, 1);
@@ -202,9 +197,8 @@ static bool remove_module(void)
 	return !system("rmmod ummunotify");
 }
 
-static void without_the_module(void **state)
+CASE_IN(without_the_module, NULL, insert_module)
 {
-	(void)state;
 	if (!getenv("UMN_MODULE"))
 		fail_msg("UMN_MODULE is not set; see tests/vm/suite");
 	assert_true(remove_module());
@@ -228,9 +222,8 @@ static void without_the_module(void **state)
 	assert_status(&e, 0);
 }
 
-static void without_its_node(void **state)
+CASE(without_its_node)
 {
-	(void)state;
 	assert_int_equal(rename(DEVICE, "/dev/hidden"), 0);
 	MRCACHE(&e, "doctor");
 	assert_int_equal(rename("/dev/hidden", DEVICE), 0);
@@ -240,12 +233,11 @@ static void without_its_node(void **state)
 	assert_out(&e, "mknod -m 666 " DEVICE " c 10 ");
 }
 
-static void with_little_memlock(void **state)
+CASE(with_little_memlock)
 {
 	const struct as little = {.uid = NOBODY, .memlock = 64 << 10};
 	const struct as more = {.uid = NOBODY, .memlock = 128 << 20};
 
-	(void)state;
 	MRCACHE_AS(&e, &little, "doctor");
 	assert_status(&e, 1);
 	assert_out(&e, "fail  memlock   only 64 KiB may be registered");
@@ -255,9 +247,8 @@ static void with_little_memlock(void **state)
 	assert_out(&e, "warn  memlock   128 MiB may be registered");
 }
 
-static void without_rdma(void **state)
+CASE(without_rdma)
 {
-	(void)state;
 	assert_int_equal(system("rdma link del rxe0"), 0);
 	MRCACHE(&e, "doctor");
 	assert_int_equal(system("rdma link add rxe0 type rxe netdev dummy0"),
@@ -281,7 +272,7 @@ static void copy_of_true(char *name)
 	assert_int_equal(system(command), 0);
 }
 
-static void programs_with_privileges(void **state)
+CASE(programs_with_privileges)
 {
 	const struct vfs_cap_data capabilities = {
 		.magic_etc = VFS_CAP_REVISION_2 | VFS_CAP_FLAGS_EFFECTIVE,
@@ -289,7 +280,6 @@ static void programs_with_privileges(void **state)
 	};
 	char name[] = "/tmp/true.XXXXXX";
 
-	(void)state;
 	copy_of_true(name);
 	MRCACHE_AS(&e, &nobody, "run", name);
 	assert_status(&e, 0);
@@ -331,12 +321,11 @@ static void stacks_are(bool ucx_off, bool fabric_off, const char *words)
 	assert_err(&e, words);
 }
 
-static void stacks_are_guarded_or_off(void **state)
+CASE(stacks_are_guarded_or_off)
 {
 	static const char all_off[] =
 		"stack caches: UCX, libfabric, Open MPI, MVAPICH, MPICH off\n";
 
-	(void)state;
 	MRCACHE(&e, "run", "-v", SHOW);
 	stacks_are(false, false,
 		   "stack caches: UCX, libfabric guarded; Open MPI, MVAPICH, "
@@ -393,11 +382,10 @@ static void stacks_are_guarded_or_off(void **state)
 	assert_err(&e, "stack caches: ");
 }
 
-static void a_doctor_knows_stacks(void **state)
+CASE(a_doctor_knows_stacks)
 {
 	char directory[] = "/tmp/mrcache-stacks.XXXXXX", path[64];
 
-	(void)state;
 	assert_non_null(mkdtemp(directory));
 	snprintf(path, sizeof(path), "%s/libucp.so.0", directory);
 	close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
@@ -417,12 +405,11 @@ static void a_doctor_knows_stacks(void **state)
 
 /* --- stat ------------------------------------------------------------------------ */
 
-static void counters_of_a_running_process(void **state)
+CASE(counters_of_a_running_process)
 {
 	struct executed p;
 	char text[128];
 
-	(void)state;
 	start(&p, &root, "-v");
 	until_stat_shows(&root, p.pid, "\"stale_held\": 1");
 	assert_status(&e, 0);
@@ -465,12 +452,11 @@ static void counters_of_a_running_process(void **state)
 	stop(&p);
 }
 
-static void what_a_killed_process_leaves(void **state)
+CASE(what_a_killed_process_leaves)
 {
 	struct executed p;
 	char path[64];
 
-	(void)state;
 	start(&p, &root, "-v");
 	snprintf(path, sizeof(path), "/dev/shm/mrcache.0.%d", p.pid);
 	assert_int_equal(access(path, F_OK), 0);
@@ -487,11 +473,10 @@ static void what_a_killed_process_leaves(void **state)
 	assert_int_equal(access(path, F_OK), -1);
 }
 
-static void remote_access_if_allowed(void **state)
+CASE(remote_access_if_allowed)
 {
 	struct executed p;
 
-	(void)state;
 	start(&p, &root, "--remote");
 	until_stat_shows(&root, p.pid, "\"stale_held\": 1");
 	assert_out(&e, "\"remote\": 0");
@@ -501,13 +486,12 @@ static void remote_access_if_allowed(void **state)
 	stop(&p);
 }
 
-static void a_summary_at_the_end(void **state)
+CASE(a_summary_at_the_end)
 {
 	struct executed p;
 	char name[] = "/tmp/stats.XXXXXX", option[64], line[4096];
 	FILE *file;
 
-	(void)state;
 	file = fdopen(mkstemp(name), "r");
 	assert_non_null(file);
 	snprintf(option, sizeof(option), "--stats=%s", name);
@@ -522,13 +506,12 @@ static void a_summary_at_the_end(void **state)
 }
 
 /* What a launcher such as mpirun does: the environment is handed down. */
-static void around_a_launcher(void **state)
+CASE(around_a_launcher)
 {
 	const struct timespec pause = {.tv_nsec = 20000000};
 	time_t end = time(NULL) + WAIT_SECONDS;
 	struct executed p;
 
-	(void)state;
 	assert_true(execute_begin(
 		&p, &root,
 		(const char *const[]){NULL, "run", "--", "sh", "-c",
@@ -546,29 +529,9 @@ static void around_a_launcher(void **state)
 	stop(&p);
 }
 
-#define DEVICE_TEST(f) cmocka_unit_test_setup_teardown(f, NULL, restore_mode)
-
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(with_everything_all_is_well),
-		DEVICE_TEST(without_permission),
-		cmocka_unit_test_setup_teardown(without_the_module, NULL,
-						insert_module),
-		cmocka_unit_test(without_its_node),
-		cmocka_unit_test(with_little_memlock),
-		cmocka_unit_test(without_rdma),
-		cmocka_unit_test(programs_with_privileges),
-		cmocka_unit_test(stacks_are_guarded_or_off),
-		cmocka_unit_test(a_doctor_knows_stacks),
-		cmocka_unit_test(counters_of_a_running_process),
-		cmocka_unit_test(what_a_killed_process_leaves),
-		cmocka_unit_test(remote_access_if_allowed),
-		cmocka_unit_test(a_summary_at_the_end),
-		cmocka_unit_test(around_a_launcher),
-	};
-
 	if (argc == 2 && !strcmp(argv[1], "--program"))
 		return program();
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

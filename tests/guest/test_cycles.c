@@ -9,6 +9,7 @@
  * (tests/vm/init), and what it notes for that grows: only the driver's objects
  * are counted there.
  */
+#include "case.h"
 #include "support.h"
 #include "umn.h"
 
@@ -16,9 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,8 +26,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #define CYCLES	1000
 #define FEW	(CYCLES / 20)
@@ -292,11 +289,10 @@ static int use(struct umn *u, int cycle)
 	return ret;
 }
 
-static void objects_are_counted_exactly(void **state)
+CASE(objects_are_counted_exactly)
 {
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(slab_objects(CACHE), 0);
 	assert_int_equal(use(&u, 0), 0);
 	/* And the refused one with those made at once, kept for the next. */
@@ -308,13 +304,12 @@ static void objects_are_counted_exactly(void **state)
 }
 
 /* However many end, only some are kept, and they are what is used next. */
-static void few_ended_watches_are_kept(void **state)
+CASE(few_ended_watches_are_kept)
 {
 	struct ummunotify_watch_ioctl w;
 	struct umn u;
 	int i;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
 	for (i = 0; i < 2 * SPARES; i++)
 		assert_int_equal(umn_watch(u.fd, memory, PAGE, i, 0, &w), 0);
@@ -390,9 +385,8 @@ static void opened_and_closed(int cycle)
 	umn_stop(&u);
 }
 
-static void open_and_close(void **state)
+CASE(open_and_close)
 {
-	(void)state;
 	repeat(opened_and_closed);
 }
 
@@ -410,9 +404,8 @@ static void killed(int cycle)
 	assert_int_equal(in_child(die_in_use, &cycle), 128 + SIGKILL);
 }
 
-static void kill_the_user(void **state)
+CASE(kill_the_user)
 {
-	(void)state;
 	repeat(killed);
 }
 
@@ -466,12 +459,6 @@ static void loaded_anew(int cycle)
 	assert_int_equal(load(), 0);
 }
 
-static void unload_and_load(void **state)
-{
-	(void)state;
-	repeat_a_little(loaded_anew);
-}
-
 /* The tests after this one want it. */
 static int leave_loaded(void **state)
 {
@@ -482,19 +469,15 @@ static int leave_loaded(void **state)
 	return ret == -EEXIST ? 0 : ret;
 }
 
+CASE_IN(unload_and_load, read_module, leave_loaded)
+{
+	repeat_a_little(loaded_anew);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(objects_are_counted_exactly),
-		cmocka_unit_test(few_ended_watches_are_kept),
-		cmocka_unit_test(open_and_close),
-		cmocka_unit_test(kill_the_user),
-		cmocka_unit_test_setup_teardown(unload_and_load, read_module,
-						leave_loaded),
-	};
-
 	memory = pages_map(WATCHES);
 	if (!memory)
 		abort();
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

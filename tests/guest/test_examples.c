@@ -4,15 +4,13 @@
  * kernel may report a change that was none, so there is some room.
  */
 
-#include <setjmp.h>
-#include <stdarg.h>
+#include "case.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 /* The first line of what an example prints; it must end well, in time. */
 static void run(const char *command, char *line, int size)
@@ -37,12 +35,11 @@ static void run(const char *command, char *line, int size)
 	assert_int_equal(pclose(out), 0);
 }
 
-static void monitor_is_never_stale(void **state)
+CASE(monitor_is_never_stale)
 {
 	unsigned int uses, registrations, hits, told;
 	char line[256];
 
-	(void)state;
 	run("monitor", line, sizeof(line));
 	assert_int_equal(
 		sscanf(line, "%u uses: %u registrations, %u hits, told of %u",
@@ -55,12 +52,11 @@ static void monitor_is_never_stale(void **state)
 	assert_in_range(hits, 200 - 8 - 20 - 10, 200 - 8 - 20);
 }
 
-static void event_loop_does_not_wait(void **state)
+CASE(event_loop_does_not_wait)
 {
 	unsigned int requests, waited, ended;
 	char line[256];
 
-	(void)state;
 	run("event_loop", line, sizeof(line));
 	assert_int_equal(sscanf(line, "%u requests: %u had to wait, %u reg",
 				&requests, &waited, &ended),
@@ -71,12 +67,11 @@ static void event_loop_does_not_wait(void **state)
 	assert_in_range(ended, 3, 20);
 }
 
-static void own_operations_register_once(void **state)
+CASE(own_operations_register_once)
 {
 	unsigned int uses, registrations;
 	char line[256];
 
-	(void)state;
 	run("own_ops", line, sizeof(line));
 	assert_int_equal(sscanf(line, "%u uses: %u registrations", &uses,
 				&registrations),
@@ -86,12 +81,11 @@ static void own_operations_register_once(void **state)
 	assert_in_range(registrations, 1, 5);
 }
 
-static void pingpong_is_right(void **state)
+CASE(pingpong_is_right)
 {
 	unsigned int rounds, registrations, hits;
 	char line[256];
 
-	(void)state;
 	run("pingpong 10.77.0.1 50", line, sizeof(line));
 	assert_int_equal(sscanf(line, "%u rounds: %u registrations, %u hits",
 				&rounds, &registrations, &hits),
@@ -102,24 +96,15 @@ static void pingpong_is_right(void **state)
 	assert_in_range(hits, 35, 45);
 }
 
-static void snippet_runs(void **state)
+CASE(snippet_runs)
 {
 	char line[256];
 
-	(void)state;
 	run("snippet", line, sizeof(line));
 	assert_string_equal(line, "");
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(monitor_is_never_stale),
-		cmocka_unit_test(event_loop_does_not_wait),
-		cmocka_unit_test(own_operations_register_once),
-		cmocka_unit_test(pingpong_is_right),
-		cmocka_unit_test(snippet_runs),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

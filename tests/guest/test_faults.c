@@ -7,15 +7,12 @@
  * leaked is counted here (the driver's own objects) and by the launcher (all
  * else, when the guest ends).
  */
+#include "case.h"
 #include "fault.h"
 #include "module.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -206,12 +203,11 @@ static int open_with_fault(void *nth)
 	return fd < 0 ? 1 : 2;
 }
 
-static void open_fails(void **state)
+CASE_IN(open_fails, NULL, stop)
 {
 	unsigned int nth, count[3] = {};
 	int ret;
 
-	(void)state;
 	if (missing)
 		skip();
 	for (nth = 1, ret = 1; ret; nth++) {
@@ -269,7 +265,7 @@ static void end_watch(void)
 	assert_int_equal(call_unregister(), 0);
 }
 
-static void old_calls_fail(void **state)
+CASE_IN(old_calls_fail, NULL, stop)
 {
 	static const struct call calls[] = {
 		{"REGISTER", 2, NULL, call_register, end_watch},
@@ -280,7 +276,6 @@ static void old_calls_fail(void **state)
 	};
 	size_t i;
 
-	(void)state;
 	start(0);
 	for (i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
 		fail_each(&calls[i]);
@@ -321,22 +316,20 @@ static int set_defaults(void **state)
 }
 
 /* With few watches the pages' addresses fit where there is but one try. */
-static void exchange_fails(void **state)
+CASE_IN(exchange_fails, set_small, set_defaults)
 {
 	static const struct call call = {"EXCHANGE", 1, reopen, call_exchange,
 					 watch_standing};
 
-	(void)state;
 	start(0);
 	fail_each(&call);
 }
 
-static void exchange_takes_another_way(void **state)
+CASE_IN(exchange_takes_another_way, NULL, stop)
 {
 	static const struct call call = {"EXCHANGE, large", 0, reopen,
 					 call_exchange, watch_standing};
 
-	(void)state;
 	start(0);
 	fail_each(&call);
 }
@@ -394,7 +387,7 @@ static void reopen_at_page(void)
 	reopen_with(PAGE / sizeof(uint32_t));
 }
 
-static void watch_fails(void **state)
+CASE_IN(watch_fails, NULL, stop)
 {
 	static const struct call calls[] = {
 		{"WATCH", 2, reopen_watching, call_watch, end_watch},
@@ -405,7 +398,6 @@ static void watch_fails(void **state)
 	};
 	size_t i;
 
-	(void)state;
 	start(UMN_ALL);
 	for (i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
 		fail_each(&calls[i]);
@@ -454,7 +446,7 @@ static int call_arm(void)
 }
 
 /* An answer that cannot be written at once is written the second time. */
-static void rearm_fails(void **state)
+CASE_IN(rearm_fails, NULL, stop)
 {
 	static const struct call calls[] = {
 		{"REARM", 1, make_hit_watch, call_rearm, end_watch},
@@ -462,7 +454,6 @@ static void rearm_fails(void **state)
 	};
 	size_t i;
 
-	(void)state;
 	start(UMN_ALL);
 	for (i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
 		fail_each(&calls[i]);
@@ -536,7 +527,7 @@ static void undo_async(void)
 	assert_int_equal(fcntl(u.fd, F_SETFL, O_NONBLOCK), 0);
 }
 
-static void reports_fail(void **state)
+CASE_IN(reports_fail, NULL, stop)
 {
 	static const struct call calls[] = {
 		{"read", 0, make_report, call_read, NULL},
@@ -546,7 +537,6 @@ static void reports_fail(void **state)
 	};
 	size_t i;
 
-	(void)state;
 	start(0);
 	epoll = epoll_create1(EPOLL_CLOEXEC);
 	assert_true(epoll >= 0);
@@ -592,7 +582,7 @@ static int call_touch(void)
 	return states_map[standing.slot] == standing.state ? 0 : -EIO;
 }
 
-static void mmap_fails(void **state)
+CASE_IN(mmap_fails, NULL, stop)
 {
 	static const struct call calls[] = {
 		{"mmap, counter", 1, NULL, call_mmap_counter,
@@ -602,7 +592,6 @@ static void mmap_fails(void **state)
 	};
 	size_t i;
 
-	(void)state;
 	start(UMN_ALL);
 	for (i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
 		fail_each(&calls[i]);
@@ -610,14 +599,19 @@ static void mmap_fails(void **state)
 
 /* ---- the module ------------------------------------------------------------------ */
 
+static int fail_anywhere(void **state)
+{
+	(void)state;
+	return missing ? 0 : fault_only_in(NULL);
+}
+
 /* Where the kernel does not make the device, the driver is not there. */
-static void loading_fails(void **state)
+CASE_IN(loading_fails, NULL, fail_anywhere)
 {
 	unsigned int nth, failed = 0, absorbed = 0;
 	bool happened;
 	int ret;
 
-	(void)state;
 	if (missing)
 		skip();
 	assert_int_equal(fault_only_in("misc_register"), 0);
@@ -640,12 +634,6 @@ static void loading_fails(void **state)
 	print_message("# loading: %u failed, %u absorbed\n", failed, absorbed);
 	assert_true(failed >= 1);
 	all_faults += failed + absorbed;
-}
-
-static int fail_anywhere(void **state)
-{
-	(void)state;
-	return missing ? 0 : fault_only_in(NULL);
 }
 
 /* --------------------------------------------------------------------------------- */
@@ -673,20 +661,6 @@ static int end(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_teardown(open_fails, stop),
-		cmocka_unit_test_teardown(old_calls_fail, stop),
-		cmocka_unit_test_setup_teardown(exchange_fails, set_small,
-						set_defaults),
-		cmocka_unit_test_teardown(exchange_takes_another_way, stop),
-		cmocka_unit_test_teardown(watch_fails, stop),
-		cmocka_unit_test_teardown(rearm_fails, stop),
-		cmocka_unit_test_teardown(reports_fail, stop),
-		cmocka_unit_test_teardown(mmap_fails, stop),
-		cmocka_unit_test_setup_teardown(loading_fails, NULL,
-						fail_anywhere),
-	};
-
 	u.fd = -1;
-	return cmocka_run_group_tests(tests, begin, end);
+	return run_cases(begin, end);
 }

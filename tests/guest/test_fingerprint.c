@@ -6,15 +6,11 @@
  * where they stop, and what they must not take for the same.
  */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "memop_cmocka.h"
 
@@ -246,13 +242,12 @@ static char *map_shared(int *fd, size_t size)
 }
 
 /* A watch that nothing has hit may be verified, too; it is armed anew. */
-static void untouched(void **state)
+CASE(untouched)
 {
 	struct watched w;
 	char *p = pages_map(3);
 	uint32_t armed;
 
-	(void)state;
 	/* Neither end is that of a page. */
 	watch(&w, p + 100, 2 * PAGE, 0);
 	pin(&w); /* or its frames could be had again */
@@ -270,13 +265,12 @@ static void untouched(void **state)
 }
 
 /* An answer is about what the word says now, and a later hit shows. */
-static void a_hit_after_it(void **state)
+CASE(a_hit_after_it)
 {
 	struct watched w;
 	int fd;
 	char *p = map_shared(&fd, 2 * PAGE);
 
-	(void)state;
 	watch(&w, p, 2 * PAGE, 0);
 	assert_int_equal(take(&w, WRITE), SAME);
 	assert_int_equal(madvise(p, PAGE, MADV_DONTNEED), 0);
@@ -294,13 +288,12 @@ static void a_hit_after_it(void **state)
 }
 
 /* Of a watch that was hit or armed anew, nothing is taken. */
-static void taken_too_late(void **state)
+CASE(taken_too_late)
 {
 	struct ummunotify_rearm_ioctl rearm;
 	struct watched w;
 	char *p = pages_map(1);
 
-	(void)state;
 	watch(&w, p, PAGE, 0);
 	assert_int_equal(madvise(p, PAGE, MADV_DONTNEED), 0);
 	assert_int_equal(take(&w, WRITE), UNKNOWN);
@@ -317,13 +310,12 @@ static void taken_too_late(void **state)
 }
 
 /* A registration that writes cannot do with pages that only can be read. */
-static void not_writable(void **state)
+CASE(not_writable)
 {
 	struct watched w;
 	int fd;
 	char *p = map_shared(&fd, 2 * PAGE);
 
-	(void)state;
 	watch(&w, p, 2 * PAGE, 0);
 	assert_int_equal(take(&w, WRITE), SAME);
 	assert_int_equal(madvise(p, PAGE, MADV_DONTNEED), 0);
@@ -338,14 +330,13 @@ static void not_writable(void **state)
 }
 
 /* What the program gave back stays there, unless it is asked to come. */
-static void only_what_is_there(void **state)
+CASE(only_what_is_there)
 {
 	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	struct watched w;
 	int fd;
 	char *p = map_shared(&fd, 2 * PAGE);
 
-	(void)state;
 	assert_true(pagemap >= 0);
 	watch(&w, p, 2 * PAGE, 0);
 	assert_int_equal(take(&w, WRITE | PRESENT), SAME);
@@ -376,14 +367,13 @@ static long free_huge_pages(void)
 }
 
 /* A huge page that is gone is not brought back, either. */
-static void only_what_is_there_of_huge_pages(void **state)
+CASE(only_what_is_there_of_huge_pages)
 {
 	const char *missing = memop_missing_hugetlb();
 	struct watched w;
 	long before;
 	char *p;
 
-	(void)state;
 	if (missing) {
 		print_message("# %s\n", missing);
 		skip();
@@ -414,14 +404,13 @@ static int idle_child(void *argument)
 }
 
 /* Not pinned, so fork shares the page, and who writes first gets another. */
-static void copy_on_write(void **state)
+CASE(copy_on_write)
 {
 	struct watched w;
 	char *p = pages_map(1);
 	int ends[2];
 	pid_t child;
 
-	(void)state;
 	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
 	watch(&w, p, PAGE, 0);
 	assert_int_equal(take(&w, WRITE), SAME);
@@ -443,13 +432,12 @@ static void copy_on_write(void **state)
 }
 
 /* The pages come back, but what was unmapped is not asked about. */
-static void moved_and_back(void **state)
+CASE(moved_and_back)
 {
 	struct watched w;
 	char *p = pages_map(2), *room = pages_map(2);
 	uint32_t armed;
 
-	(void)state;
 	watch(&w, p, 2 * PAGE, 0);
 	assert_int_equal(take(&w, WRITE), SAME);
 	armed = w.state;
@@ -470,14 +458,13 @@ static void moved_and_back(void **state)
 }
 
 /* The same two pages of a file, the other way round. */
-static void in_another_order(void **state)
+CASE(in_another_order)
 {
 	struct ummunotify_rearm_ioctl rearm;
 	struct watched w;
 	int fd;
 	char *p = map_shared(&fd, 2 * PAGE);
 
-	(void)state;
 	watch(&w, p, 2 * PAGE, 0);
 	assert_int_equal(take(&w, WRITE), SAME);
 	assert_ptr_equal(mmap(p, PAGE, PROT_READ | PROT_WRITE,
@@ -495,12 +482,11 @@ static void in_another_order(void **state)
 }
 
 /* Its pages could be had, but who owns them takes them away without a word. */
-static void memory_not_to_be_cached(void **state)
+CASE(memory_not_to_be_cached)
 {
 	struct watched w;
 	char *p = pages_map(3);
 
-	(void)state;
 	watch(&w, (void *)umn.counter, PAGE, 0);
 	assert_int_equal(take(&w, 0), UNKNOWN);
 	assert_int_equal(verify(&w, 0), UNKNOWN);
@@ -517,13 +503,12 @@ static void memory_not_to_be_cached(void **state)
 
 /* ---- the call ---------------------------------------------------------------------- */
 
-static void without_the_feature(void **state)
+CASE(without_the_feature)
 {
 	struct ummunotify_fingerprint print =
 		umn_fingerprint_of(COOKIE, 0, 0, 0);
 	struct umn other;
 
-	(void)state;
 	assert_int_equal(umn_start(&other, UMN_STATE), 0);
 	assert_int_equal(umn_fingerprint(other.fd, &print, 1), -ENOTTY);
 	umn_stop(&other);
@@ -533,14 +518,13 @@ static void without_the_feature(void **state)
 }
 
 /* Each has its own answer, and an old answer is not left. */
-static void several_at_once(void **state)
+CASE(several_at_once)
 {
 	struct ummunotify_fingerprint prints[6];
 	struct ummunotify_watch_ioctl other;
 	struct watched w;
 	char *p = pages_map(2);
 
-	(void)state;
 	watch(&w, p, PAGE, 0);
 	assert_int_equal(umn_watch(umn.fd, p + PAGE, PAGE, 2, 0, &other), 0);
 	assert_int_equal(umn_register(umn.fd, p, PAGE, 3), 0);
@@ -573,7 +557,7 @@ static void several_at_once(void **state)
 	pages_unmap(p, 2);
 }
 
-static void wrong_arguments(void **state)
+CASE(wrong_arguments)
 {
 	struct ummunotify_fingerprints all = {.size = sizeof(all), .count = 1};
 	struct {
@@ -583,7 +567,6 @@ static void wrong_arguments(void **state)
 	struct watched w;
 	char *p = pages_map(1);
 
-	(void)state;
 	watch(&w, p, PAGE, 0);
 	assert_int_equal(ioctl(umn.fd, UMMUNOTIFY_FINGERPRINT, NULL), -1);
 	assert_int_equal(errno, EFAULT);
@@ -639,7 +622,7 @@ static void wrong_arguments(void **state)
 }
 
 /* One call looks at so many pages, whether it finds any or not. */
-static void limit_of_a_call(void **state)
+CASE(limit_of_a_call)
 {
 	/* Nobody has mapped anything there. */
 	char *nowhere =
@@ -650,7 +633,6 @@ static void limit_of_a_call(void **state)
 	struct watched w;
 	int i;
 
-	(void)state;
 	assert_ptr_not_equal(nowhere, MAP_FAILED);
 	assert_int_equal(munmap(nowhere, 2 * AT_ONCE * PAGE), 0);
 	for (i = 0; i < 3; i++) {
@@ -768,47 +750,16 @@ static const bool yes = true, no = false;
 
 /* ---- all of them --------------------------------------------------------------------- */
 
-static const struct CMUnitTest cases[] = {
-	cmocka_unit_test(untouched),
-	cmocka_unit_test(a_hit_after_it),
-	cmocka_unit_test(taken_too_late),
-	cmocka_unit_test(not_writable),
-	cmocka_unit_test(only_what_is_there),
-	cmocka_unit_test(only_what_is_there_of_huge_pages),
-	cmocka_unit_test(copy_on_write),
-	cmocka_unit_test(moved_and_back),
-	cmocka_unit_test(in_another_order),
-	cmocka_unit_test(memory_not_to_be_cached),
-	cmocka_unit_test(without_the_feature),
-	cmocka_unit_test(several_at_once),
-	cmocka_unit_test(wrong_arguments),
-	cmocka_unit_test(limit_of_a_call),
+static const struct CMUnitTest neighbours[] = {
 	{"a_neighbour_purges_verified", a_neighbour_purges, NULL, NULL,
 	 (void *)&yes},
 	{"a_neighbour_purges_unverified", a_neighbour_purges, NULL, NULL,
 	 (void *)&no},
 };
-
-#define CASES (sizeof(cases) / sizeof(cases[0]))
+CASES(neighbours);
 
 int main(void)
 {
-	struct CMUnitTest *tests =
-		calloc(CASES + memop_count(), sizeof(*tests));
-	size_t i;
-	int failed;
-
-	if (!tests)
-		abort();
-	memcpy(tests, cases, sizeof(cases));
-	for (i = 0; i < memop_count(); i++)
-		tests[CASES + i] = (struct CMUnitTest){
-			.name = memop_get(i)->name,
-			.test_func = operation,
-			.initial_state = (void *)memop_get(i),
-		};
-	failed = _cmocka_run_group_tests(
-		"fingerprint", tests, CASES + memop_count(), set_up, tear_down);
-	free(tests);
-	return failed;
+	add_memops("", operation, NULL);
+	return run_cases(set_up, tear_down);
 }

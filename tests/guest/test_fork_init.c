@@ -4,14 +4,11 @@
  * itself plain, under the shim, and with the library. Children find the memory
  * they would find without a cache, and what has huge pages is cached all the same.
  */
+#include "case.h"
 #include "support.h"
 #include "wire.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 #include <spawn.h>
 #include <sys/syscall.h>
 
@@ -409,9 +406,8 @@ static void needs_a_kernel_that_copies(void)
 	skip();
 }
 
-static void a_child_has_idle_memory(void **state)
+CASE(a_child_has_idle_memory)
 {
-	(void)state;
 	needs_a_kernel_that_copies();
 	run(PLAIN, "children", asked[0].init, asked[0].setting);
 	for (size_t way = 0; way < WAYS; way++) {
@@ -421,9 +417,8 @@ static void a_child_has_idle_memory(void **state)
 	}
 }
 
-static void memory_kept_from_children_stays_so(void **state)
+CASE(memory_kept_from_children_stays_so)
 {
-	(void)state;
 	needs_a_kernel_that_copies();
 	run(PLAIN, "keeps", asked[0].init, asked[0].setting);
 	assert_out(&e, "undone 0\n");
@@ -449,25 +444,22 @@ static void huge_pages_are_cached(const char *mode, long slices)
 	}
 }
 
-static void transparent_huge_pages(void **state)
+CASE(transparent_huge_pages)
 {
-	(void)state;
 	needs_a_kernel_that_copies();
 	if (!has_huge_pages())
 		skip();
 	huge_pages_are_cached("transparent", LARGE / SLICE);
 }
 
-static void huge_pages_asked_for(void **state)
+CASE(huge_pages_asked_for)
 {
-	(void)state;
 	needs_a_kernel_that_copies();
 	huge_pages_are_cached("hugetlb", LARGE / HUGE);
 }
 
-static void children_that_execute(void **state)
+CASE(children_that_execute)
 {
-	(void)state;
 	needs_a_kernel_that_copies();
 	run(PLAIN, "executes", "init", NULL);
 	run(SHIM, "executes", "init", NULL);
@@ -476,12 +468,11 @@ static void children_that_execute(void **state)
 }
 
 /* There it is as plain, and nothing is cached. */
-static void where_the_kernel_does_not_copy(void **state)
+CASE(where_the_kernel_does_not_copy)
 {
 	static const char *const same[] = {"children", "keeps"};
 	char plain[sizeof(e.out)];
 
-	(void)state;
 	if (copies()) {
 		print_message(
 			"# skipped: this kernel copies pinned pages at fork\n");
@@ -501,11 +492,10 @@ static void where_the_kernel_does_not_copy(void **state)
 }
 
 /* Without the shim it is libibverbs' word, and the library sees what that does. */
-static void the_library_sees_fork_support(void **state)
+CASE(the_library_sees_fork_support)
 {
 	bool madvises;
 
-	(void)state;
 	run(PLAIN, "asks", "init", NULL);
 	madvises = strstr(e.out, "madvises 1");
 	print_message("# libibverbs' fork support %s here\n",
@@ -523,9 +513,8 @@ static void the_library_sees_fork_support(void **state)
 	assert_int_equal(number("fork"), madvises ? 2 * ROUNDS : 0);
 }
 
-static void the_library_without_fork_support(void **state)
+CASE(the_library_without_fork_support)
 {
-	(void)state;
 	run(LIBRARY, "children", "not", NULL);
 	assert_int_equal(lines_of(e.out, "held lived"), USES);
 	check_cached(2, 1 + USES);
@@ -535,18 +524,7 @@ static void the_library_without_fork_support(void **state)
 
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_child_has_idle_memory),
-		cmocka_unit_test(memory_kept_from_children_stays_so),
-		cmocka_unit_test(transparent_huge_pages),
-		cmocka_unit_test(huge_pages_asked_for),
-		cmocka_unit_test(children_that_execute),
-		cmocka_unit_test(where_the_kernel_does_not_copy),
-		cmocka_unit_test(the_library_sees_fork_support),
-		cmocka_unit_test(the_library_without_fork_support),
-	};
-
 	if (argc > 2)
 		return program(argc, argv);
-	return cmocka_run_group_tests(tests, rdma_check, NULL);
+	return run_cases(rdma_check, NULL);
 }

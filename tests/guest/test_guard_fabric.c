@@ -5,12 +5,8 @@
  * and look at each byte that a registration's key carries. Registrations are
  * counted by the kernel.
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -27,6 +23,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "case.h"
 #include "execute.h"
 #include "memop.h"
 #include "mrcache-fabric.h"
@@ -533,11 +530,10 @@ static void assert_registered(const char *mode, long want)
 }
 
 /* That these modes can find what they look for. */
-static void as_it_comes_it_is_wrong(void **state)
+CASE(as_it_comes_it_is_wrong)
 {
 	long registered;
 
-	(void)state;
 	run(PLAIN, NULL, "replace punch two window none");
 	assert_int_equal(wrong("replace", &registered), ROUNDS - 1);
 	assert_int_equal(wrong("punch", &registered), ROUNDS - 1);
@@ -548,9 +544,8 @@ static void as_it_comes_it_is_wrong(void **state)
 }
 
 /* Nothing is registered but what has to be. */
-static void guarded_it_is_right(void **state)
+CASE(guarded_it_is_right)
 {
-	(void)state;
 	run(SHIM, NULL, "none replace punch new two window many again threads");
 	assert_right("none");
 	assert_registered("none", 1);
@@ -569,22 +564,20 @@ static void guarded_it_is_right(void **state)
 	assert_string_equal(e.err, "");
 }
 
-static void more_than_the_cache_keeps(void **state)
+CASE(more_than_the_cache_keeps)
 {
-	(void)state;
 	run(SHIM, "FI_MR_CACHE_MAX_COUNT=3", "evict");
 	assert_right("evict");
 	run(IMPORT, "FI_MR_CACHE_MAX_COUNT=3", "evict");
 	assert_right("evict");
 }
 
-static void monitors_that_the_user_chose(void **state)
+CASE(monitors_that_the_user_chose)
 {
 	static const char *const monitors[] = {
 		"FI_MR_CACHE_MONITOR=memhooks",
 		"FI_MR_CACHE_MONITOR=userfaultfd"};
 
-	(void)state;
 	for (size_t i = 0; i < 2; i++) {
 		run(SHIM, monitors[i], "punch");
 		assert_right("punch");
@@ -599,19 +592,17 @@ static void monitors_that_the_user_chose(void **state)
 	assert_string_equal(e.err, "");
 }
 
-static void not_guarded_if_not_wanted(void **state)
+CASE(not_guarded_if_not_wanted)
 {
 	long registered;
 
-	(void)state;
 	run(SHIM, "MRCACHE_GUARD=0", "replace");
 	assert_int_equal(wrong("replace", &registered), ROUNDS - 1);
 }
 
 /* The first use of a range is not kept, that is all. */
-static void imported_by_the_program(void **state)
+CASE(imported_by_the_program)
 {
-	(void)state;
 	run(IMPORT, NULL,
 	    "none replace punch new two window many again threads");
 	assert_right("none");
@@ -658,16 +649,7 @@ static int stop_counting(void **state)
 
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(as_it_comes_it_is_wrong),
-		cmocka_unit_test(guarded_it_is_right),
-		cmocka_unit_test(more_than_the_cache_keeps),
-		cmocka_unit_test(monitors_that_the_user_chose),
-		cmocka_unit_test(not_guarded_if_not_wanted),
-		cmocka_unit_test(imported_by_the_program),
-	};
-
 	if (argc > 1)
 		return run_modes(argv + 1);
-	return cmocka_run_group_tests(tests, start_counting, stop_counting);
+	return run_cases(start_counting, stop_counting);
 }

@@ -6,12 +6,8 @@
  * replaced in between in ways that UCX's hooks do not see. They print how many
  * messages were wrong.
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,6 +29,7 @@
 #include <ucp/api/ucp.h>
 #include <unistd.h>
 
+#include "case.h"
 #include "memop.h"
 #include "rdma.h"
 
@@ -574,44 +571,38 @@ static void check_plain_is_wrong(const char *mode)
 	assert_true(outcome.wrong > 0);
 }
 
-static void messages_by_get(void **state)
+CASE(messages_by_get)
 {
-	(void)state;
 	check_plain_is_wrong("tag");
 	check_guarded("tag", NULL);
 }
 
-static void messages_by_put(void **state)
+CASE(messages_by_put)
 {
-	(void)state;
 	check_guarded("tag", "UCX_RNDV_SCHEME=put_zcopy");
 }
 
-static void one_sided(void **state)
+CASE(one_sided)
 {
-	(void)state;
 	check_plain_is_wrong("rma");
 	check_guarded("rma", NULL);
 }
 
-static void two_contexts(void **state)
+CASE(two_contexts)
 {
-	(void)state;
 	check_guarded("contexts", NULL);
 }
 
-static void two_threads(void **state)
+CASE(two_threads)
 {
-	(void)state;
 	check_guarded("threads", NULL);
 }
 
 /* Of the program whose memory stays as it is, plain. */
 static long unchanged_plain;
 
-static void unchanged_memory_costs_nothing(void **state)
+CASE(unchanged_memory_costs_nothing)
 {
-	(void)state;
 	run(&(struct how){.plain = true}, "unchanged");
 	assert_int_equal(outcome.wrong, 0);
 	unchanged_plain = outcome.registrations;
@@ -623,9 +614,8 @@ static void unchanged_memory_costs_nothing(void **state)
 #define GUARD_NO_HOOKS NO_HOOKS, "MRCACHE_GUARD_UCX_HOOKS=0"
 
 /* UCX alone makes no cache then, and registers for each message. */
-static void it_needs_no_hooks(void **state)
+CASE(it_needs_no_hooks)
 {
-	(void)state;
 	run(&(struct how){.plain = true, .settings = {NO_HOOKS}}, "unchanged");
 	assert_true(outcome.registrations > unchanged_plain + (long)ROUNDS);
 	run(&(struct how){.settings = {GUARD_NO_HOOKS}}, "unchanged");
@@ -633,9 +623,8 @@ static void it_needs_no_hooks(void **state)
 	assert_int_equal(outcome.registrations, unchanged_plain);
 }
 
-static void a_program_that_patching_kills(void **state)
+CASE(a_program_that_patching_kills)
 {
-	(void)state;
 	run(&(struct how){.plain = true, .hardened = true, .dies = true},
 	    "tag");
 	assert_true(WIFSIGNALED(outcome.status));
@@ -647,20 +636,8 @@ static void a_program_that_patching_kills(void **state)
 
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(messages_by_get),
-		cmocka_unit_test(messages_by_put),
-		cmocka_unit_test(one_sided),
-		cmocka_unit_test(two_contexts),
-		cmocka_unit_test(two_threads),
-		cmocka_unit_test(unchanged_memory_costs_nothing),
-		cmocka_unit_test(it_needs_no_hooks),
-		cmocka_unit_test(a_program_that_patching_kills),
-	};
-
 	if (argc < 2)
-		return cmocka_run_group_tests(tests, start_counting,
-					      stop_counting);
+		return run_cases(start_counting, stop_counting);
 	for (size_t i = 0; i < sizeof(modes) / sizeof(*modes); i++)
 		if (!strcmp(modes[i].name, argv[1])) {
 			modes[i].function();

@@ -6,14 +6,11 @@
  * work, exactly; elsewhere the least of several is taken. docs/security.md has
  * the table.
  */
+#include "case.h"
 #include "module.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -410,26 +407,23 @@ static void told_costs_nothing(char make)
 	AT_MOST(with, 2, without);
 }
 
-static void told_watches_cost_nothing(void **state)
+CASE(told_watches_cost_nothing)
 {
-	(void)state;
 	told_costs_nothing('w');
 }
 
 /* Those of REGISTER_REGION, which stay armed; nobody reads the reports. */
-static void told_registers_cost_nothing(void **state)
+CASE(told_registers_cost_nothing)
 {
-	(void)state;
 	told_costs_nothing('r');
 }
 
 /* The first hit lets go of its lock, however many it hits. */
-static void a_long_walk_lets_others_run(void **state)
+CASE(a_long_walk_lets_others_run)
 {
 	struct actor nobody;
 	double stood_back;
 
-	(void)state;
 	start(&nobody, NOBODY, obey);
 	/* Once in vain: what a fork shares is copied, which hits. */
 	ask(&nobody, '1');
@@ -444,12 +438,11 @@ static void a_long_walk_lets_others_run(void **state)
 }
 
 /* A million armed watches, and then the same ones that were told. */
-static void two_threads_do_not_stop_others(void **state)
+CASE(two_threads_do_not_stop_others)
 {
 	struct actor nobody;
 	double without = 1e18, with = 1e18, gap;
 
-	(void)state;
 	start(&nobody, NOBODY, obey);
 	for (unsigned int i = 0; i < 3; i++) {
 		gap = ask(&nobody, 'l');
@@ -477,14 +470,13 @@ static double truncate_shared(const struct actor *nobody)
 	return now() - begin;
 }
 
-static void truncating_is_not_made_slow(void **state)
+CASE(truncating_is_not_made_slow)
 {
 	char path[] = "/tmp/hostile-XXXXXX";
 	double without, first, told;
 	struct actor nobody;
 	int writable;
 
-	(void)state;
 	writable = mkstemp(path);
 	assert_true(writable >= 0);
 	assert_int_equal(fchmod(writable, 0644), 0);
@@ -506,12 +498,11 @@ static void truncating_is_not_made_slow(void **state)
 	AT_MOST(told, 2, without);
 }
 
-static void open_files_cost_nothing(void **state)
+CASE(open_files_cost_nothing)
 {
 	double without, with, end_without, end_with;
 	struct actor nobody;
 
-	(void)state;
 	start(&nobody, NOBODY, obey);
 	ask(&nobody, '0');
 	without = ask(&nobody, 't');
@@ -553,11 +544,10 @@ static double take(char order)
 	return n;
 }
 
-static void watches_of_others_cannot_be_taken(void **state)
+CASE_IN(watches_of_others_cannot_be_taken, set_small, set_defaults)
 {
 	struct actor nobodies[3], somebody, root;
 
-	(void)state;
 	for (unsigned int i = 0; i < 3; i++) {
 		start(&nobodies[i], NOBODY, take);
 		printf("# process %u of nobody made %.0f\n", i,
@@ -575,19 +565,7 @@ static void watches_of_others_cannot_be_taken(void **state)
 
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(told_watches_cost_nothing),
-		cmocka_unit_test(told_registers_cost_nothing),
-		cmocka_unit_test(a_long_walk_lets_others_run),
-		cmocka_unit_test(two_threads_do_not_stop_others),
-		cmocka_unit_test(truncating_is_not_made_slow),
-		cmocka_unit_test(open_files_cost_nothing),
-		cmocka_unit_test_setup_teardown(
-			watches_of_others_cannot_be_taken, set_small,
-			set_defaults),
-	};
-
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	return cmocka_run_group_tests(tests, start_bystander, stop_bystander);
+	return run_cases(start_bystander, stop_bystander);
 }

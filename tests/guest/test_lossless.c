@@ -5,13 +5,10 @@
  * whose word is dirty was reported since it was armed, and what one last
  * invalidation reports is exactly what was armed.
  */
+#include "case.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -176,14 +173,13 @@ static void run_all(void)
 	assert_int_equal(failed, 0);
 }
 
-static void nothing_is_lost(void **state)
+CASE(nothing_is_lost)
 {
 	struct ummunotify_event e[WATCHERS * EACH];
 	bool expected[WATCHERS * EACH] = {};
 	int i, count = 0, wanted = 0, made = 0, got;
 	uint64_t before, last = 0;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
 	range = pages_map(RANGE);
 	assert_non_null(range);
@@ -250,7 +246,7 @@ static void *open_and_close(void *argument)
 	return NULL;
 }
 
-static void files_come_and_go(void **state)
+CASE(files_come_and_go)
 {
 	static int rounds = 50;
 	uint64_t hits = 0;
@@ -258,7 +254,6 @@ static void files_come_and_go(void **state)
 	void *result;
 	char *p;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
 	p = pages_map(1);
 	assert_non_null(p);
@@ -290,12 +285,7 @@ int main(void)
 {
 	const struct sigaction action = {.sa_handler = takes_too_long};
 
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(nothing_is_lost),
-		cmocka_unit_test(files_come_and_go),
-	};
-
 	sigaction(SIGALRM, &action, NULL);
 	alarm(100);
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

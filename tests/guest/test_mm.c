@@ -5,15 +5,11 @@
  * be is not; without features, as in 2010, the rest is reported too.
  */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "memop_cmocka.h"
 
@@ -178,7 +174,7 @@ static void unfiltered(void **state)
 }
 
 /* The oracle can fail: an old pattern is wrong in every byte. */
-static void contents_differ(void **state)
+CASE(contents_differ)
 {
 	static char bytes[4096];
 	const struct memop *op = memop_get(0);
@@ -196,52 +192,22 @@ static void contents_differ(void **state)
 	}
 }
 
-static void names_are_unique(void **state)
+CASE(names_are_unique)
 {
 	size_t i;
 
-	(void)state;
 	for (i = 0; i < memop_count(); i++)
 		assert_ptr_equal(memop_find(memop_get(i)->name), memop_get(i));
 }
 
-static char *title(const char *format, const char *name)
+static bool is_reported_unfiltered(const struct memop *op)
 {
-	char *text = NULL;
-
-	if (asprintf(&text, format, name) < 0)
-		abort();
-	return text;
+	return op->kinds && op->verdict != MEMOP_EITHER;
 }
 
 int main(void)
 {
-	struct CMUnitTest *tests =
-		calloc(2 * memop_count() + 2, sizeof(*tests));
-	size_t i, n = 0;
-	int failed;
-
-	if (!tests)
-		abort();
-	tests[n++] = (struct CMUnitTest)cmocka_unit_test(contents_differ);
-	tests[n++] = (struct CMUnitTest)cmocka_unit_test(names_are_unique);
-	for (i = 0; i < memop_count(); i++)
-		tests[n++] = (struct CMUnitTest){
-			.name = title("%s", memop_get(i)->name),
-			.test_func = filtered,
-			.initial_state = (void *)memop_get(i),
-		};
-	for (i = 0; i < memop_count(); i++)
-		if (memop_get(i)->kinds &&
-		    memop_get(i)->verdict != MEMOP_EITHER)
-			tests[n++] = (struct CMUnitTest){
-				.name = title("2010: %s", memop_get(i)->name),
-				.test_func = unfiltered,
-				.initial_state = (void *)memop_get(i),
-			};
-	failed = _cmocka_run_group_tests("mm", tests, n, NULL, NULL);
-	while (n > 2)
-		free((void *)tests[--n].name);
-	free(tests);
-	return failed;
+	add_memops("", filtered, NULL);
+	add_memops("2010: ", unfiltered, is_reported_unfiltered);
+	return run_cases(NULL, NULL);
 }

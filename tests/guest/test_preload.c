@@ -4,12 +4,8 @@
  * under it, in modes that know nothing of a cache, and what they count and see
  * on the wire is right.
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "case.h"
 #include "umn.h"
 #include "wire.h"
 
@@ -304,9 +301,8 @@ static void check_cached(void)
 	assert_int_equal(number("cached"), 0);
 }
 
-static void a_linked_program(void **state)
+CASE(a_linked_program)
 {
-	(void)state;
 	run(&(struct how){0}, "linked");
 	check_cached();
 	/* The peer's memory has remote access; that is said, once. */
@@ -315,40 +311,35 @@ static void a_linked_program(void **state)
 	assert_non_null(strstr(outcome.stats, "\"monitor\":\"ummunotify\""));
 }
 
-static void a_program_that_looks_versions_up(void **state)
+CASE(a_program_that_looks_versions_up)
 {
-	(void)state;
 	run(&(struct how){0}, "versions");
 	check_cached();
 }
 
-static void a_program_that_looks_names_up(void **state)
+CASE(a_program_that_looks_names_up)
 {
-	(void)state;
 	run(&(struct how){0}, "names");
 	check_cached();
 }
 
-static void with_the_driver_of_2010(void **state)
+CASE(with_the_driver_of_2010)
 {
-	(void)state;
 	run(&(struct how){.setting = "MRCACHE_MONITOR=ummunotify-2010"},
 	    "linked");
 	check_cached();
 }
 
-static void remote_access_passes_through(void **state)
+CASE(remote_access_passes_through)
 {
-	(void)state;
 	run(&(struct how){0}, "remote");
 	assert_int_equal(number("hits"), 0);
 	assert_int_equal(number("remote"), 1 + ROUNDS);
 	assert_int_equal(number("registrations"), 1 + ROUNDS);
 }
 
-static void remote_access_is_cached_if_wanted(void **state)
+CASE(remote_access_is_cached_if_wanted)
 {
-	(void)state;
 	run(&(struct how){.setting = "MRCACHE_REMOTE=1"}, "remote");
 	/* And the peer's own. */
 	assert_int_equal(number("misses"), 2 + REMAPS);
@@ -357,9 +348,8 @@ static void remote_access_is_cached_if_wanted(void **state)
 	assert_string_equal(outcome.err, "");
 }
 
-static void without_the_device(void **state)
+CASE(without_the_device)
 {
-	(void)state;
 	run(&(struct how){.setting = "MRCACHE_DEVICE=/nonexistent"}, "linked");
 	assert_int_equal(number("hits"), 0);
 	assert_int_equal(number("registrations"), 1 + ROUNDS);
@@ -372,11 +362,10 @@ static void without_the_device(void **state)
 	assert_string_equal(outcome.err, "");
 }
 
-static void not_permitted_to_open_the_device(void **state)
+CASE(not_permitted_to_open_the_device)
 {
 	struct stat before;
 
-	(void)state;
 	assert_int_equal(stat(UMN_DEVICE, &before), 0);
 	/* As it is, anybody may. */
 	run(&(struct how){.nobody = true}, "linked");
@@ -390,11 +379,10 @@ static void not_permitted_to_open_the_device(void **state)
 	assert_non_null(strstr(outcome.err, "not permitted"));
 }
 
-static void memory_that_must_not_be_cached(void **state)
+CASE(memory_that_must_not_be_cached)
 {
 	static char plain[sizeof(outcome.out)];
 
-	(void)state;
 	run(&(struct how){.plain = true}, "device");
 	strcpy(plain, outcome.out);
 	run(&(struct how){0}, "device");
@@ -409,22 +397,10 @@ static void memory_that_must_not_be_cached(void **state)
 
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_linked_program),
-		cmocka_unit_test(a_program_that_looks_versions_up),
-		cmocka_unit_test(a_program_that_looks_names_up),
-		cmocka_unit_test(with_the_driver_of_2010),
-		cmocka_unit_test(remote_access_passes_through),
-		cmocka_unit_test(remote_access_is_cached_if_wanted),
-		cmocka_unit_test(without_the_device),
-		cmocka_unit_test(not_permitted_to_open_the_device),
-		cmocka_unit_test(memory_that_must_not_be_cached),
-	};
-
 	for (size_t i = 0; argc > 1 && i < sizeof(modes) / sizeof(*modes); i++)
 		if (!strcmp(argv[1], modes[i].name)) {
 			modes[i].function();
 			return 0;
 		}
-	return cmocka_run_group_tests(tests, rdma_check, NULL);
+	return run_cases(rdma_check, NULL);
 }

@@ -5,14 +5,11 @@
  * (merging with what must not be written, its queue of invalidations), of ours,
  * which merges nothing. The device, the driver and the protections are real.
  */
+#include "case.h"
 #include "support.h"
 #include "wire.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 
 #include <errno.h>
 #include <pthread.h>
@@ -213,9 +210,8 @@ static int use_protected(struct side *side)
 	return 0;
 }
 
-static void protected_memory_is_not_stale(void **state)
+CASE(protected_memory_is_not_stale)
 {
-	(void)state;
 	needs_pages_that_stay();
 	run_both(use_protected, 1, 4);
 }
@@ -237,9 +233,8 @@ static int use_protected_and_new(struct side *side)
 	return 0;
 }
 
-static void protected_memory_with_new_pages_is_refused(void **state)
+CASE(protected_memory_with_new_pages_is_refused)
 {
-	(void)state;
 	for (int contain = 0; contain < 2; contain++) {
 		struct mrcache_stats stats =
 			run(use_protected_and_new, contain);
@@ -275,9 +270,8 @@ static int beside_unwritable(struct side *side)
 	return 0;
 }
 
-static void what_may_not_be_written_is_not_merged(void **state)
+CASE(what_may_not_be_written_is_not_merged)
 {
-	(void)state;
 	needs_pages_that_stay();
 	run_both(beside_unwritable, 2, 0);
 }
@@ -303,9 +297,8 @@ static int unwritable_beside(struct side *side)
 	return 0;
 }
 
-static void a_registration_is_not_widened_to_what_is_protected(void **state)
+CASE(a_registration_is_not_widened_to_what_is_protected)
 {
-	(void)state;
 	needs_pages_that_stay();
 	run_both(unwritable_beside, 2, 0);
 }
@@ -330,9 +323,8 @@ static int narrow_beside(struct side *side)
 	return 0;
 }
 
-static void access_is_not_widened(void **state)
+CASE(access_is_not_widened)
 {
-	(void)state;
 	needs_pages_that_stay();
 	run_both(narrow_beside, 3, 0);
 }
@@ -357,9 +349,8 @@ static int beside_invalid(struct side *side)
 	return 0;
 }
 
-static void a_neighbour_that_was_protected_does_no_harm(void **state)
+CASE(a_neighbour_that_was_protected_does_no_harm)
 {
-	(void)state;
 	needs_pages_that_stay();
 	run_both(beside_invalid, 2, 0);
 }
@@ -386,9 +377,8 @@ static int all_invalid(struct side *side)
 	return 0;
 }
 
-static void what_cannot_be_registered_leaves_nothing(void **state)
+CASE(what_cannot_be_registered_leaves_nothing)
 {
-	(void)state;
 	needs_pages_that_stay();
 	run_both(all_invalid, 2, 2);
 }
@@ -430,7 +420,7 @@ static long writable(void)
 }
 
 /* As inv_q_bounded: what happens between two registrations takes no memory. */
-static void remapping_takes_no_memory(void **state)
+CASE(remapping_takes_no_memory)
 {
 	long before, opened, used, after, huge_before = huge(),
 					  data = writable();
@@ -439,7 +429,6 @@ static void remapping_takes_no_memory(void **state)
 	struct ibv_mr *mr;
 	char *page = pages_map(1);
 
-	(void)state;
 	assert_non_null(page);
 	before = resident();
 	wire_attr(&attr, "ummunotify");
@@ -492,18 +481,5 @@ static int disconnect_wire(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(remapping_takes_no_memory),
-		cmocka_unit_test(protected_memory_is_not_stale),
-		cmocka_unit_test(protected_memory_with_new_pages_is_refused),
-		cmocka_unit_test(what_may_not_be_written_is_not_merged),
-		cmocka_unit_test(
-			a_registration_is_not_widened_to_what_is_protected),
-		cmocka_unit_test(access_is_not_widened),
-		cmocka_unit_test(a_neighbour_that_was_protected_does_no_harm),
-		cmocka_unit_test(what_cannot_be_registered_leaves_nothing),
-	};
-
-	return cmocka_run_group_tests_name("protection", tests, connect_wire,
-					   disconnect_wire);
+	return run_cases(connect_wire, disconnect_wire);
 }

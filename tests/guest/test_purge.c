@@ -3,17 +3,14 @@
  * Allocators as they are packaged, which give freed memory back to the system:
  * what shares huge pages with it is not registered again.
  */
+#include "case.h"
 #include "purge.h"
 #include "rdma.h"
 #include "support.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #define ROUNDS 4u
 
@@ -48,32 +45,23 @@ static void costs_no_registration(const char *name)
 			r.uses[0]);
 }
 
-static void glibc_trims(void **state)
+CASE(glibc_trims)
 {
-	(void)state;
 	costs_no_registration("glibc");
 }
 
-static void jemalloc_purges(void **state)
+CASE(jemalloc_purges)
 {
-	(void)state;
 	costs_no_registration("jemalloc");
 }
 
-static void tcmalloc_releases(void **state)
+CASE(tcmalloc_releases)
 {
-	(void)state;
 	costs_no_registration("tcmalloc");
 }
 
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(glibc_trims),
-		cmocka_unit_test(jemalloc_purges),
-		cmocka_unit_test(tcmalloc_releases),
-	};
-
 	purge_main(argc, argv);
-	return cmocka_run_group_tests(tests, rdma_check, NULL);
+	return run_cases(rdma_check, NULL);
 }

@@ -5,6 +5,7 @@
  * may sleep. What it takes must be told as all else is.
  */
 #define _GNU_SOURCE
+#include "case.h"
 #include "memcg.h"
 #include "support.h"
 #include "umn.h"
@@ -12,9 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +22,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 /* More than the driver deals with before it lets go of its lock. */
 #define WATCHES 1000
@@ -147,7 +144,7 @@ static bool says_reaped(int kmsg, pid_t pid)
 	return false;
 }
 
-static void all_is_told(void **state)
+CASE(all_is_told)
 {
 	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	int go[2], result[2], status, ret;
@@ -156,7 +153,6 @@ static void all_is_told(void **state)
 	pid_t child;
 	char byte;
 
-	(void)state;
 	assert_true(kmsg >= 0);
 	assert_true(lseek(kmsg, 0, SEEK_END) >= 0);
 	ret = memcg_make();
@@ -207,9 +203,5 @@ static void all_is_told(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(all_is_told),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

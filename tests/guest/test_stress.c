@@ -7,13 +7,11 @@
  *
  * The seed repeats every decision of every thread, though not who is faster.
  */
+#include "case.h"
 #include "stress/stress.h"
 
-#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -277,12 +275,11 @@ static bool kill_one(struct dice *dice)
 	return worked;
 }
 
-static void killed(void **state)
+CASE(killed)
 {
 	double end = now() + KILL_SHARE * stress_seconds;
 	unsigned int kills = 0, worked = 0;
 
-	(void)state;
 	go_on();
 	do {
 		struct dice dice = dice_for(DICE_KILL, kills++);
@@ -348,22 +345,22 @@ static void parse(int argc, char **argv)
 	}
 }
 
+static const struct CMUnitTest scenarios[] = {
+	TEST(volume),
+	TEST(one_cache),
+	TEST(two_caches),
+	TEST(driver_of_2010),
+	TEST(parts),
+	TEST(many_domains),
+	TEST(one_registration),
+	TEST(little_locked),
+	TEST(verified),
+	TEST(naive),
+};
+CASES(scenarios);
+
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(volume),
-		TEST(one_cache),
-		TEST(two_caches),
-		TEST(driver_of_2010),
-		TEST(parts),
-		TEST(many_domains),
-		TEST(one_registration),
-		TEST(little_locked),
-		TEST(verified),
-		TEST(naive),
-		cmocka_unit_test(killed),
-	};
-
 	parse(argc, argv);
-	return cmocka_run_group_tests_name("stress", tests, begin, NULL);
+	return run_cases(begin, NULL);
 }

@@ -4,13 +4,10 @@
  * already say so: in the same thread, in another, and for another process's
  * call on a shared file. Who sees the counter changed sees the words changed.
  */
+#include "case.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -22,7 +19,7 @@
 
 #define COOKIE 1
 
-static void in_the_same_thread(void **state)
+CASE(in_the_same_thread)
 {
 	enum { ROUNDS = 2000 };
 	struct ummunotify_watch_ioctl w;
@@ -30,7 +27,6 @@ static void in_the_same_thread(void **state)
 	uint64_t i;
 	char *p;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
 	for (i = 0; i < ROUNDS; i++) {
 		p = pages_map(1);
@@ -69,7 +65,7 @@ static void *unmap_on_command(void *argument)
 	}
 }
 
-static void in_another_thread(void **state)
+CASE(in_another_thread)
 {
 	enum { ROUNDS = 500 };
 	struct ummunotify_rearm_ioctl w;
@@ -80,7 +76,6 @@ static void in_another_thread(void **state)
 	struct umn u;
 	int i;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
 	assert_int_equal(pthread_create(&thread, NULL, unmap_on_command, &h),
 			 0);
@@ -137,7 +132,7 @@ static int serve(int commands, int answers, int file)
 	return 0;
 }
 
-static void by_another_process(void **state)
+CASE(by_another_process)
 {
 	enum { ROUNDS = 200 };
 	static const char commands[] = "pt";
@@ -149,7 +144,6 @@ static void by_another_process(void **state)
 	char answer;
 	char *p;
 
-	(void)state;
 	file = memfd_create("shared", MFD_CLOEXEC);
 	assert_true(file >= 0);
 	assert_int_equal(ftruncate(file, 2 * PAGE), 0);
@@ -217,7 +211,7 @@ static void *observe(void *argument)
 	return NULL;
 }
 
-static void words_change_before_the_counter(void **state)
+CASE(words_change_before_the_counter)
 {
 	enum { ROUNDS = 5 };
 	struct ummunotify_watch_ioctl *watches;
@@ -228,7 +222,6 @@ static void words_change_before_the_counter(void **state)
 	int round, i;
 	char *p;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
 	watches = calloc(WATCHES, sizeof(*watches));
 	assert_non_null(watches);
@@ -259,12 +252,5 @@ static void words_change_before_the_counter(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(in_the_same_thread),
-		cmocka_unit_test(in_another_thread),
-		cmocka_unit_test(by_another_process),
-		cmocka_unit_test(words_change_before_the_counter),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What an administrator sees: every tracepoint of the driver fires and says
  * which cookie, range and kind it was. */
+#include "case.h"
 #include "support.h"
 #include "umn.h"
 
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #define TRACING "/sys/kernel/tracing/"
 #define COOKIE	0xc00c1e5
@@ -40,7 +37,7 @@ static bool traced(const char *event, const char *a, const char *b)
 	return found;
 }
 
-static void every_tracepoint_fires(void **state)
+CASE(every_tracepoint_fires)
 {
 	struct ummunotify_watch_ioctl watch;
 	struct ummunotify_rearm_ioctl rearm;
@@ -49,7 +46,6 @@ static void every_tracepoint_fires(void **state)
 	struct umn u;
 	char *pages;
 
-	(void)state;
 	put(TRACING "events/ummunotify/enable", "1");
 	put(TRACING "trace", "\n");
 
@@ -82,9 +78,5 @@ static void every_tracepoint_fires(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_tracepoint_fires),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

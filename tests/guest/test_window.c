@@ -10,13 +10,10 @@
  * after that, the end of the invalidation must be yet to come. Such a round is
  * conclusive; others prove nothing and are tried again.
  */
+#include "case.h"
 #include "support.h"
 #include "umn.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -384,7 +381,7 @@ static void armed_in_the_window(void **state)
  * A short invalidation that begins and ends inside the window of another is
  * reported at its start; its end says nothing new to a watch armed before it.
  */
-static void a_short_one_inside_counts_once(void **state)
+CASE(a_short_one_inside_counts_once)
 {
 	static const struct variant variant = {DISCARD, WATCH};
 	struct ummunotify_watch_ioctl w;
@@ -393,7 +390,6 @@ static void a_short_one_inside_counts_once(void **state)
 	uint64_t before;
 	bool conclusive;
 
-	(void)state;
 	assert_int_equal(set_up(&s, &variant), 0);
 	for (attempts = 0; hits < WANTED && attempts < ATTEMPTS; attempts++) {
 		done = s.job->done;
@@ -457,7 +453,7 @@ static long pending(struct scene *s)
  * that some were hit and others not yet. And whoever's own invalidation hits
  * what was told so sees the counter moved when it returns.
  */
-static void a_long_walk_lets_go(void **state)
+CASE(a_long_walk_lets_go)
 {
 	static const struct variant variant = {DISCARD, WATCH};
 	struct scene s;
@@ -466,7 +462,6 @@ static void a_long_walk_lets_go(void **state)
 	uint64_t before;
 	long now, partly;
 
-	(void)state;
 	assert_int_equal(set_up(&s, &variant), 0);
 	crowd(&s);
 	/* Either can be seen only if the lock is let go of: once will do. */
@@ -501,7 +496,7 @@ static void a_long_walk_lets_go(void **state)
  * A reader waits for a walk, which tells all that it hits before anything is read:
  * else LAST could say that nothing is pending while there is more to come.
  */
-static void a_reader_beside_a_long_walk(void **state)
+CASE(a_reader_beside_a_long_walk)
 {
 	static const struct variant variant = {DISCARD, WATCH};
 	enum { SOME = 8 };
@@ -511,7 +506,6 @@ static void a_reader_beside_a_long_walk(void **state)
 	bool hit = false;
 	long partly;
 
-	(void)state;
 	assert_int_equal(set_up(&s, &variant), 0);
 	crowd(&s);
 	for (attempts = 0; !hit && attempts < ATTEMPTS; attempts++) {
@@ -535,7 +529,7 @@ static void a_reader_beside_a_long_walk(void **state)
 }
 
 /* What is armed while a walk goes on, behind it, is hit when the call ends. */
-static void armed_behind_a_long_walk(void **state)
+CASE(armed_behind_a_long_walk)
 {
 	static const struct variant variant = {DISCARD, WATCH};
 	struct ummunotify_rearm_ioctl r;
@@ -543,7 +537,6 @@ static void armed_behind_a_long_walk(void **state)
 	int hits = 0, attempts, done;
 	bool conclusive;
 
-	(void)state;
 	assert_int_equal(set_up(&s, &variant), 0);
 	crowd(&s);
 	for (attempts = 0; hits < WANTED && attempts < ATTEMPTS; attempts++) {
@@ -567,7 +560,7 @@ static void armed_behind_a_long_walk(void **state)
 }
 
 /* With nothing under way, what is armed stays clean. */
-static void armed_outside_any_window(void **state)
+CASE(armed_outside_any_window)
 {
 	struct ummunotify_watch_ioctl w;
 	struct ummunotify_rearm_ioctl r;
@@ -575,7 +568,6 @@ static void armed_outside_any_window(void **state)
 	char *p;
 	int i;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
 	for (i = 1; i <= 200; i++) {
 		p = pages_map(1);
@@ -608,27 +600,17 @@ static void armed_outside_any_window(void **state)
 		}                                                \
 	}
 
+static const struct CMUnitTest variants[] = {
+	VARIANT(DISCARD, WATCH),    VARIANT(DISCARD, REARM),
+	VARIANT(DISCARD, REGISTER), VARIANT(DISCARD, READ),
+	VARIANT(UNMAP, WATCH),	    VARIANT(UNMAP, REARM),
+	VARIANT(UNMAP, REGISTER),   VARIANT(UNMAP, READ),
+	VARIANT(PUNCH, WATCH),	    VARIANT(PUNCH, REARM),
+	VARIANT(PUNCH, REGISTER),   VARIANT(PUNCH, READ),
+};
+CASES(variants);
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		VARIANT(DISCARD, WATCH),
-		VARIANT(DISCARD, REARM),
-		VARIANT(DISCARD, REGISTER),
-		VARIANT(DISCARD, READ),
-		VARIANT(UNMAP, WATCH),
-		VARIANT(UNMAP, REARM),
-		VARIANT(UNMAP, REGISTER),
-		VARIANT(UNMAP, READ),
-		VARIANT(PUNCH, WATCH),
-		VARIANT(PUNCH, REARM),
-		VARIANT(PUNCH, REGISTER),
-		VARIANT(PUNCH, READ),
-		cmocka_unit_test(a_short_one_inside_counts_once),
-		cmocka_unit_test(a_long_walk_lets_go),
-		cmocka_unit_test(a_reader_beside_a_long_walk),
-		cmocka_unit_test(armed_behind_a_long_walk),
-		cmocka_unit_test(armed_outside_any_window),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

@@ -6,16 +6,12 @@
  * fail the same test, or the test would show nothing.
  */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
-
-#include <cmocka.h>
 
 #include "memop_cmocka.h"
 
@@ -209,38 +205,6 @@ static void with_2010(void **state)
 
 /* --- all of them ------------------------------------------------------------------ */
 
-static char *title(const char *variant, const char *name)
-{
-	char *text = NULL;
-
-	if (asprintf(&text, "%s%s", variant, name) < 0)
-		abort();
-	return text;
-}
-
-static size_t add(struct CMUnitTest *tests, const char *variant,
-		  CMUnitTestFunction f, bool (*wanted)(const struct memop *op))
-{
-	size_t i, n = 0;
-
-	for (i = 0; i < memop_count(); i++) {
-		if (!wanted(memop_get(i)))
-			continue;
-		tests[n++] = (struct CMUnitTest){
-			.name = title(variant, memop_get(i)->name),
-			.test_func = f,
-			.initial_state = (void *)memop_get(i),
-		};
-	}
-	return n;
-}
-
-static bool all(const struct memop *op)
-{
-	(void)op;
-	return true;
-}
-
 static bool reported(const struct memop *op)
 {
 	return op->verdict == MEMOP_REPORT;
@@ -248,18 +212,8 @@ static bool reported(const struct memop *op)
 
 int main(void)
 {
-	struct CMUnitTest *tests = calloc(3 * memop_count(), sizeof(*tests));
-	size_t n;
-	int failed;
-
-	if (!tests)
-		abort();
-	n = add(tests, "", with_ummunotify, all);
-	n += add(tests + n, "2010: ", with_2010, reported);
-	n += add(tests + n, "naive: ", naive, all);
-	failed = _cmocka_run_group_tests("wire", tests, n, set_up, tear_down);
-	while (n)
-		free((void *)tests[--n].name);
-	free(tests);
-	return failed;
+	add_memops("", with_ummunotify, NULL);
+	add_memops("2010: ", with_2010, reported);
+	add_memops("naive: ", naive, NULL);
+	return run_cases(set_up, tear_down);
 }

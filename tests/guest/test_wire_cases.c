@@ -5,12 +5,8 @@
  * it is being registered, protection domains, and the errors of ibv_reg_mr().
  */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 
 #include <errno.h>
 #include <grp.h>
@@ -24,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "case.h"
 #include "support.h"
 #include "umn.h"
 #include "wire.h"
@@ -129,12 +126,11 @@ static void operate(void)
 
 /* --- who holds what ------------------------------------------------------------ */
 
-static void held_over_a_change(void **state)
+CASE_IN(held_over_a_change, set_up, tear_down)
 {
 	struct ibv_mr *first = get(), *second = get(), *fresh;
 	uint64_t before;
 
-	(void)state;
 	assert_ptr_equal(first, second);
 	assert_true(mrcache_valid(cache, first));
 	operate();
@@ -162,11 +158,10 @@ static void held_over_a_change(void **state)
 }
 
 /* A peer that still has the key must not reach the old pages. */
-static void the_remote_key_of_stale_memory_ends(void **state)
+CASE_IN(the_remote_key_of_stale_memory_ends, set_up, tear_down)
 {
 	struct ibv_mr *mr = get(), old = *mr;
 
-	(void)state;
 	assert_right(mr);
 	put(mr);
 	operate();
@@ -182,7 +177,7 @@ static void the_remote_key_of_stale_memory_ends(void **state)
 	put(mr);
 }
 
-static void remote_access_passes_through_unless_asked_for(void **state)
+CASE_IN(remote_access_passes_through_unless_asked_for, set_up, tear_down)
 {
 	struct mrcache_attr attr;
 	struct mrcache *local;
@@ -190,7 +185,6 @@ static void remote_access_passes_through_unless_asked_for(void **state)
 	struct ibv_mr *mr;
 	int i;
 
-	(void)state;
 	wire_attr(&attr, "ummunotify");
 	attr.remote = false;
 	local = mrcache_open(&attr);
@@ -210,11 +204,10 @@ static void remote_access_passes_through_unless_asked_for(void **state)
 	assert_int_equal(mrcache_close(local), 0);
 }
 
-static void access_must_match(void **state)
+CASE_IN(access_must_match, set_up, tear_down)
 {
 	struct ibv_mr *mr = get(), *local;
 
-	(void)state;
 	local = mrcache_reg_mr(cache, wire.pd, buffer.addr, buffer.size,
 			       WIRE_LOCAL);
 	assert_non_null(local);
@@ -227,13 +220,12 @@ static void access_must_match(void **state)
 	put(mr);
 }
 
-static void two_caches_are_independent(void **state)
+CASE_IN(two_caches_are_independent, set_up, tear_down)
 {
 	struct mrcache *other = wire_cache("ummunotify");
 	struct ibv_mr *mine, *others;
 	int i;
 
-	(void)state;
 	assert_non_null(other);
 	for (i = 0; i < 3; i++) {
 		mine = get();
@@ -256,12 +248,11 @@ static void two_caches_are_independent(void **state)
 
 /* --- protection domains ----------------------------------------------------------- */
 
-static void a_flushed_domain_can_be_freed(void **state)
+CASE_IN(a_flushed_domain_can_be_freed, set_up, tear_down)
 {
 	struct ibv_pd *pd = ibv_alloc_pd(wire.context);
 	struct ibv_mr *mr, *mine;
 
-	(void)state;
 	assert_non_null(pd);
 	mine = get();
 	mr = mrcache_reg_mr(cache, pd, buffer.addr, buffer.size, WIRE_REMOTE);
@@ -276,12 +267,11 @@ static void a_flushed_domain_can_be_freed(void **state)
 	put(mine);
 }
 
-static void an_idle_registration_keeps_its_domain(void **state)
+CASE_IN(an_idle_registration_keeps_its_domain, set_up, tear_down)
 {
 	struct ibv_pd *pd = ibv_alloc_pd(wire.context);
 	struct ibv_mr *mr;
 
-	(void)state;
 	assert_non_null(pd);
 	mr = mrcache_reg_mr(cache, pd, buffer.addr, buffer.size, WIRE_REMOTE);
 	assert_non_null(mr);
@@ -304,7 +294,7 @@ static int set_up_one_registration(void **state)
 	return open_cache(&attr);
 }
 
-static void one_registration_at_most(void **state)
+CASE_IN(one_registration_at_most, set_up_one_registration, tear_down)
 {
 	char *half = buffer.addr + buffer.size / 2;
 	size_t size = buffer.size / 2;
@@ -312,7 +302,6 @@ static void one_registration_at_most(void **state)
 	struct mrcache_stats stats;
 	int i;
 
-	(void)state;
 	for (i = 0; i < 4; i++) {
 		a = get_of(buffer.addr, size);
 		assert_non_null(a);
@@ -414,12 +403,11 @@ static int register_beyond_the_limit(void)
 	return 0;
 }
 
-static void the_memlock_limit_evicts(void **state)
+CASE(the_memlock_limit_evicts)
 {
 	pid_t pid;
 	int status;
 
-	(void)state;
 	fflush(NULL);
 	pid = fork();
 	if (!pid)
@@ -545,7 +533,7 @@ static void compare(const struct request *request)
 			 error ? strerror(error) : "registered");
 }
 
-static void errors_are_those_of_ibv_reg_mr(void **state)
+CASE_IN(errors_are_those_of_ibv_reg_mr, set_up, tear_down)
 {
 	size_t page = PAGE_SIZE;
 	char *m = buffer.addr;
@@ -591,7 +579,6 @@ static void errors_are_those_of_ibv_reg_mr(void **state)
 	};
 	size_t i;
 
-	(void)state;
 	assert_int_equal(mprotect(read_only, page, PROT_READ), 0);
 	assert_int_equal(munmap(hole, page), 0);
 	for (i = 0; i < sizeof(requests) / sizeof(requests[0]); i++)
@@ -603,12 +590,11 @@ static void errors_are_those_of_ibv_reg_mr(void **state)
 }
 
 /* The counter's page belongs to the driver: what ibv_reg_mr() does is done. */
-static void the_counter_cannot_be_cached(void **state)
+CASE_IN(the_counter_cannot_be_cached, set_up, tear_down)
 {
 	struct request request = {.name = "the counter", .size = PAGE_SIZE};
 	struct umn u;
 
-	(void)state;
 	assert_int_equal(umn_start(&u, 0), 0);
 	request.addr = (void *)u.counter;
 	request.access = WIRE_LOCAL;
@@ -632,12 +618,11 @@ static int set_up_contain(void **state)
 	return open_cache(&attr);
 }
 
-static void part_of_a_larger_registration(void **state)
+CASE_IN(part_of_a_larger_registration, set_up_contain, tear_down)
 {
 	struct ibv_mr *whole = get(), *part;
 	char *inside = buffer.addr + 5000;
 
-	(void)state;
 	assert_right(whole);
 	put(whole);
 	part = get_of(inside, 1000);
@@ -689,9 +674,8 @@ static void await_end(void)
 	assert_int_equal(stats.cached, 0);
 }
 
-static void the_reaper_deregisters_by_itself(void **state)
+CASE_IN(the_reaper_deregisters_by_itself, set_up_reaper, tear_down)
 {
-	(void)state;
 	put(get());
 	assert_int_equal(wire_stats(cache).cached, 1);
 	operate();
@@ -709,11 +693,10 @@ static int set_up_linger(void **state)
 	return open_cache(&attr);
 }
 
-static void a_remote_key_lingers_and_ends(void **state)
+CASE_IN(a_remote_key_lingers_and_ends, set_up_linger, tear_down)
 {
 	struct ibv_mr *mr = get(), *again = get(), old = *mr;
 
-	(void)state;
 	assert_ptr_equal(again, mr);
 	assert_right(mr);
 	put(mr);
@@ -734,12 +717,11 @@ static int set_up_none(void **state)
 	return open_cache(&attr);
 }
 
-static void without_a_monitor_nothing_is_cached(void **state)
+CASE_IN(without_a_monitor_nothing_is_cached, set_up_none, tear_down)
 {
 	struct ibv_mr *mr;
 	int i;
 
-	(void)state;
 	for (i = 0; i < 3; i++) {
 		mr = get();
 		assert_right(mr);
@@ -750,8 +732,6 @@ static void without_a_monitor_nothing_is_cached(void **state)
 	assert_int_equal(wire_stats(cache).bypass[MRCACHE_BYPASS_MONITOR], 3);
 }
 
-#define CASE(f)		   cmocka_unit_test_setup_teardown(f, set_up, tear_down)
-#define CASE_WITH(f, with) cmocka_unit_test_setup_teardown(f, with, tear_down)
 #define WINDOW(operation)                                               \
 	{                                                               \
 		"registered while it changes: " operation,              \
@@ -759,29 +739,14 @@ static void without_a_monitor_nothing_is_cached(void **state)
 			(void *)operation,                              \
 	}
 
+static const struct CMUnitTest windows[] = {
+	WINDOW("dontneed"),
+	WINDOW("punch hole"),
+	WINDOW("punch by other"),
+};
+CASES(windows);
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		CASE(held_over_a_change),
-		CASE(the_remote_key_of_stale_memory_ends),
-		CASE(remote_access_passes_through_unless_asked_for),
-		CASE(access_must_match),
-		CASE(two_caches_are_independent),
-		CASE(a_flushed_domain_can_be_freed),
-		CASE(an_idle_registration_keeps_its_domain),
-		CASE_WITH(one_registration_at_most, set_up_one_registration),
-		cmocka_unit_test(the_memlock_limit_evicts),
-		WINDOW("dontneed"),
-		WINDOW("punch hole"),
-		WINDOW("punch by other"),
-		CASE(errors_are_those_of_ibv_reg_mr),
-		CASE(the_counter_cannot_be_cached),
-		CASE_WITH(part_of_a_larger_registration, set_up_contain),
-		CASE_WITH(the_reaper_deregisters_by_itself, set_up_reaper),
-		CASE_WITH(a_remote_key_lingers_and_ends, set_up_linger),
-		CASE_WITH(without_a_monitor_nothing_is_cached, set_up_none),
-	};
-
-	return cmocka_run_group_tests_name("wire_cases", tests, connect_wire,
-					   disconnect_wire);
+	return run_cases(connect_wire, disconnect_wire);
 }

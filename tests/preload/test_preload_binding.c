@@ -3,6 +3,7 @@
  * However a program gets at verbs, it gets the shim's, and of anything else what
  * it would get without: linked, by symbol versions, by plug-ins, by dlsym().
  */
+#include "support/case.h"
 #include "spawn.h"
 
 #include <string.h>
@@ -19,101 +20,85 @@ static void loaded(const char *mode)
 	run_well(&(struct how){.shim = CACHING, .loader = true}, mode);
 }
 
-static void a_linked_program_hits(void **state)
+CASE(a_linked_program_hits)
 {
-	(void)state;
 	linked("hit");
 }
 
-static void both_forms_of_the_macro_share(void **state)
+CASE(both_forms_of_the_macro_share)
 {
-	(void)state;
 	linked("macros");
 }
 
-static void version_1_0_is_left_alone_and_harmless(void **state)
+CASE(version_1_0_is_left_alone_and_harmless)
 {
-	(void)state;
 	linked("version_1_0");
 }
 
-static void one_call_is_one_registration(void **state)
+CASE(one_call_is_one_registration)
 {
-	(void)state;
 	linked("once");
 }
 
-static void a_plugin_with_local_scope(void **state)
+CASE(a_plugin_with_local_scope)
 {
-	(void)state;
 	loaded("by_plugin");
 }
 
-static void a_plugin_that_comes_and_goes(void **state)
+CASE(a_plugin_that_comes_and_goes)
 {
-	(void)state;
 	loaded("plugin_again");
 }
 
-static void dlsym_of_libibverbs(void **state)
+CASE(dlsym_of_libibverbs)
 {
-	(void)state;
 	loaded("by_dlsym");
 }
 
-static void dlvsym_of_libibverbs(void **state)
+CASE(dlvsym_of_libibverbs)
 {
-	(void)state;
 	loaded("by_dlvsym");
 }
 
-static void dlsym_after_a_global_dlopen(void **state)
+CASE(dlsym_after_a_global_dlopen)
 {
-	(void)state;
 	loaded("by_global");
 }
 
-static void dlvsym_after_a_lazy_global_dlopen(void **state)
+CASE(dlvsym_after_a_lazy_global_dlopen)
 {
-	(void)state;
 	loaded("by_lazy_handle");
 }
 
-static void dlsym_after_dlopen_with_deepbind(void **state)
+CASE(dlsym_after_dlopen_with_deepbind)
 {
-	(void)state;
 	loaded("by_deepbind");
 }
 
-static void dlvsym_of_a_library_that_needs_libibverbs(void **state)
+CASE(dlvsym_of_a_library_that_needs_libibverbs)
 {
-	(void)state;
 	loaded("plugin_handle");
 }
 
-static void default_is_looked_up_for_the_caller(void **state)
+CASE(default_is_looked_up_for_the_caller)
 {
-	(void)state;
 	loaded("plugin_scope");
 }
 
-static void dlvsym_of_1_0_is_the_old_one(void **state)
+CASE(dlvsym_of_1_0_is_the_old_one)
 {
-	(void)state;
 	loaded("old_version");
 }
 
-static void a_function_of_the_program_is_its_own(void **state)
+CASE(a_function_of_the_program_is_its_own)
 {
-	(void)state;
 	loaded("own_name");
 }
 
-static void all_other_lookups_are_as_without(void **state)
+CASE(all_other_lookups_are_as_without)
 {
 	static char plain[sizeof(outcome.out)];
 
-	(void)state;
 	run_well(&(struct how){.shim = PLAIN, .loader = true}, "names");
 	strcpy(plain, outcome.out);
 	assert_true(lines(plain) > 10);
@@ -123,9 +108,8 @@ static void all_other_lookups_are_as_without(void **state)
 	assert_string_equal(outcome.out, plain);
 }
 
-static void a_private_copy_of_libibverbs(void **state)
+CASE(a_private_copy_of_libibverbs)
 {
-	(void)state;
 	for (enum shim shim = PLAIN; shim <= CACHING; shim++)
 		run_well(
 			&(struct
@@ -136,9 +120,8 @@ static void a_private_copy_of_libibverbs(void **state)
 			"by_plugin");
 }
 
-static void a_libibverbs_of_long_ago(void **state)
+CASE(a_libibverbs_of_long_ago)
 {
-	(void)state;
 	for (enum shim shim = PLAIN; shim <= CACHING; shim++)
 		run_well(&(struct how){.shim = shim,
 				       .loader = true,
@@ -153,9 +136,8 @@ static void a_libibverbs_of_long_ago(void **state)
 		 "old_library");
 }
 
-static void next_of_a_library_preloaded_before(void **state)
+CASE(next_of_a_library_preloaded_before)
 {
-	(void)state;
 	for (enum shim shim = PLAIN; shim <= CACHING; shim++)
 		run_well(&(struct how){.shim = shim,
 				       .loader = true,
@@ -163,9 +145,8 @@ static void next_of_a_library_preloaded_before(void **state)
 			 "next");
 }
 
-static void next_of_a_library_preloaded_after(void **state)
+CASE(next_of_a_library_preloaded_after)
 {
-	(void)state;
 	for (enum shim shim = SHIM; shim <= CACHING; shim++)
 		run_well(&(struct how){.shim = shim,
 				       .loader = true,
@@ -173,23 +154,20 @@ static void next_of_a_library_preloaded_after(void **state)
 			 "next");
 }
 
-static void constructors_and_destructors(void **state)
+CASE(constructors_and_destructors)
 {
-	(void)state;
 	for (enum shim shim = PLAIN; shim <= CACHING; shim++)
 		run_well(&(struct how){.shim = shim, .early = true},
 			 "leave_late");
 }
 
-static void a_constructor_beside_the_first_registration(void **state)
+CASE(a_constructor_beside_the_first_registration)
 {
-	(void)state;
 	linked("constructor_race");
 }
 
-static void a_constructor_beside_the_first_fabric(void **state)
+CASE(a_constructor_beside_the_first_fabric)
 {
-	(void)state;
 	for (enum shim shim = PLAIN; shim <= CACHING; shim++)
 		run_well(
 			&(struct how){
@@ -200,40 +178,12 @@ static void a_constructor_beside_the_first_fabric(void **state)
 			"race");
 }
 
-static void threads_beside_dlopen(void **state)
+CASE(threads_beside_dlopen)
 {
-	(void)state;
 	linked("threads");
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_linked_program_hits),
-		cmocka_unit_test(both_forms_of_the_macro_share),
-		cmocka_unit_test(version_1_0_is_left_alone_and_harmless),
-		cmocka_unit_test(one_call_is_one_registration),
-		cmocka_unit_test(a_plugin_with_local_scope),
-		cmocka_unit_test(a_plugin_that_comes_and_goes),
-		cmocka_unit_test(dlsym_of_libibverbs),
-		cmocka_unit_test(dlvsym_of_libibverbs),
-		cmocka_unit_test(dlsym_after_a_global_dlopen),
-		cmocka_unit_test(dlvsym_after_a_lazy_global_dlopen),
-		cmocka_unit_test(dlsym_after_dlopen_with_deepbind),
-		cmocka_unit_test(dlvsym_of_a_library_that_needs_libibverbs),
-		cmocka_unit_test(default_is_looked_up_for_the_caller),
-		cmocka_unit_test(dlvsym_of_1_0_is_the_old_one),
-		cmocka_unit_test(a_function_of_the_program_is_its_own),
-		cmocka_unit_test(all_other_lookups_are_as_without),
-		cmocka_unit_test(a_private_copy_of_libibverbs),
-		cmocka_unit_test(a_libibverbs_of_long_ago),
-		cmocka_unit_test(next_of_a_library_preloaded_before),
-		cmocka_unit_test(next_of_a_library_preloaded_after),
-		cmocka_unit_test(constructors_and_destructors),
-		cmocka_unit_test(a_constructor_beside_the_first_registration),
-		cmocka_unit_test(a_constructor_beside_the_first_fabric),
-		cmocka_unit_test(threads_beside_dlopen),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

@@ -4,13 +4,10 @@
  * find, in prepared situations: with doubles of a driver, of stacks and of
  * libibverbs. What the processes themselves saw is the judge.
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
-
+#include "support/case.h"
 #include "support/execute.h"
 
 #include <stdlib.h>
@@ -145,7 +142,7 @@ static void predicts(const struct situation *situation)
 					    : "mrcache: not verified: ");
 }
 
-static void what_it_says_comes_true(void **state)
+CASE(what_it_says_comes_true)
 {
 	NEEDS_COMMAND();
 	for (size_t i = 0; i < sizeof(situations) / sizeof(*situations); i++) {
@@ -160,7 +157,7 @@ static void what_it_says_comes_true(void **state)
 }
 
 /* In each, one of the processes is protected, and one is not known to be. */
-static void only_what_is_known_is_verified(void **state)
+CASE(only_what_is_known_is_verified)
 {
 	static const struct situation both[] = {
 		{.stack = STACK_UCT_FILE,
@@ -184,7 +181,7 @@ static void only_what_is_known_is_verified(void **state)
 	}
 }
 
-static void a_doctor_does_not_speak_of_itself(void **state)
+CASE(a_doctor_does_not_speak_of_itself)
 {
 	NEEDS_COMMAND();
 	setenv("MRCACHE_PRELOAD", SHIM_FILE, 1);
@@ -196,7 +193,7 @@ static void a_doctor_does_not_speak_of_itself(void **state)
 	assert_string_equal(e.err, "");
 }
 
-static void what_hangs_is_named(void **state)
+CASE(what_hangs_is_named)
 {
 	NEEDS_COMMAND();
 	setenv("LD_PRELOAD", NODE_FILE, 1);
@@ -212,12 +209,5 @@ static void what_hangs_is_named(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(what_it_says_comes_true),
-		cmocka_unit_test(only_what_is_known_is_verified),
-		cmocka_unit_test(a_doctor_does_not_speak_of_itself),
-		cmocka_unit_test(what_hangs_is_named),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

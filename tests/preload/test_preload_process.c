@@ -3,6 +3,7 @@
  * The shim in the life of a process: settings, what it says and shows, fork,
  * exec, set-uid programs, and the end.
  */
+#include "support/case.h"
 #include "spawn.h"
 
 #include <errno.h>
@@ -33,9 +34,8 @@ static void no_counters_left(void)
 
 /* ---- settings ------------------------------------------------------------------- */
 
-static void it_can_be_turned_off(void **state)
+CASE(it_can_be_turned_off)
 {
-	(void)state;
 	run_under(
 		&(struct how){.shim = CACHING,
 			      .passes = true,
@@ -45,7 +45,7 @@ static void it_can_be_turned_off(void **state)
 	no_counters_left();
 }
 
-static void settings_that_make_no_sense(void **state)
+CASE(settings_that_make_no_sense)
 {
 	static const char *const settings[] = {
 		"MRCACHE_REMOTE=2",	      "MRCACHE_REMOTE=",
@@ -55,7 +55,6 @@ static void settings_that_make_no_sense(void **state)
 		"MRCACHE_MONITOR=ummunotify",
 	};
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
 		struct how how = {
 			.shim = CACHING,
@@ -83,9 +82,8 @@ static void settings_that_make_no_sense(void **state)
 	}
 }
 
-static void without_the_device(void **state)
+CASE(without_the_device)
 {
-	(void)state;
 	run_under(&(struct how){.shim = SHIM, .environment = {WARN, STATS}},
 		  "passes");
 	/* That line, and the statistics. */
@@ -97,13 +95,12 @@ static void without_the_device(void **state)
 	run_well(&(struct how){.shim = SHIM}, "passes");
 }
 
-static void not_permitted_to_open_the_device(void **state)
+CASE(not_permitted_to_open_the_device)
 {
 	const char *device = scratch("device");
 	char setting[128];
 	int fd;
 
-	(void)state;
 	if (!is_root())
 		skip();
 	fd = open(device, O_WRONLY | O_CREAT | O_EXCL, 0600);
@@ -140,9 +137,8 @@ static bool is_set(const char *entry)
 	return strstr(outcome.out, entry);
 }
 
-static void without_the_device_caches_are_off(void **state)
+CASE(without_the_device_caches_are_off)
 {
-	(void)state;
 	environment_of(SHIM, "A=1", NULL, NULL, NULL);
 	assert_true(is_set("UCX_RCACHE_ENABLE=n\n"));
 	assert_true(is_set("UCX_IB_REG_METHODS=direct\n"));
@@ -173,9 +169,8 @@ static void without_the_device_caches_are_off(void **state)
 }
 
 /* A job that was started on a node without it. */
-static void with_the_device_it_is_taken_back(void **state)
+CASE(with_the_device_it_is_taken_back)
 {
-	(void)state;
 	environment_of(CACHING, "MRCACHE_TURNED_OFF=ucx", "UCX_RCACHE_ENABLE=n",
 		       "UCX_IB_REG_METHODS=direct", "FI_MR_CACHE_MAX_COUNT=0");
 	assert_false(is_set("UCX_"));
@@ -189,23 +184,21 @@ static void with_the_device_it_is_taken_back(void **state)
 }
 
 /* It has functions of its own for its variables. */
-static void a_shell_with_its_own_setenv(void **state)
+CASE(a_shell_with_its_own_setenv)
 {
-	(void)state;
 	if (access("/bin/bash", X_OK))
 		skip();
 	run(&(struct how){.shim = SHIM, .path = "/bin/bash"}, "--version");
 	assert_int_equal(outcome.status, 0);
 }
 
-static void what_was_turned_off_is_said_and_counted(void **state)
+CASE(what_was_turned_off_is_said_and_counted)
 {
 	/* By this process, or by one that started it. */
 	static const char *const inherited[] = {"MRCACHE_TURNED_OFF=ucx",
 						"UCX_RCACHE_ENABLE=n",
 						"UCX_IB_REG_METHODS=direct"};
 
-	(void)state;
 	for (int i = 0; i < 2; i++) {
 		run_under(&(struct how){.shim = SHIM,
 					.environment = {WARN, STATS,
@@ -251,9 +244,8 @@ static void what_was_turned_off_is_said_and_counted(void **state)
 
 /* ---- saying more --------------------------------------------------------------------- */
 
-static void more_is_said_if_asked(void **state)
+CASE(more_is_said_if_asked)
 {
-	(void)state;
 	run_under(&(struct how){.shim = CACHING,
 				.environment = {"MRCACHE_LOG=info"}},
 		  "hit");
@@ -266,9 +258,8 @@ static void more_is_said_if_asked(void **state)
 	assert_non_null(strstr(outcome.err, " not cached: monitor\n"));
 }
 
-static void a_child_is_not_blamed_on_libibverbs(void **state)
+CASE(a_child_is_not_blamed_on_libibverbs)
 {
-	(void)state;
 	run_under(&(struct how){.shim = CACHING, .environment = {WARN}},
 		  "forked");
 	assert_null(strstr(outcome.err, "ibv_fork_init"));
@@ -277,12 +268,11 @@ static void a_child_is_not_blamed_on_libibverbs(void **state)
 
 /* ---- evidence -------------------------------------------------------------------------- */
 
-static void evidence_of_a_process(void **state)
+CASE(evidence_of_a_process)
 {
 	const char *directory = scratch("evidence");
 	char setting[160], file[256], host[128] = "";
 
-	(void)state;
 	assert_int_equal(mkdir(directory, 0700), 0);
 	gethostname(host, sizeof(host) - 1);
 	snprintf(setting, sizeof(setting), "MRCACHE_VERIFY=%s", directory);
@@ -309,13 +299,12 @@ static void evidence_of_a_process(void **state)
 }
 
 /* Its signal would end the program, or call the program's handler. */
-static void a_limit_of_file_sizes_costs_the_lines_only(void **state)
+CASE(a_limit_of_file_sizes_costs_the_lines_only)
 {
 	const char *directory = scratch("limited"), *file = scratch("stats");
 	char stats[160], verify[160], evidence[256], host[128] = "";
 	struct rlimit before, limit;
 
-	(void)state;
 	assert_int_equal(mkdir(directory, 0700), 0);
 	gethostname(host, sizeof(host) - 1);
 	snprintf(stats, sizeof(stats), "MRCACHE_STATS=%s", file);
@@ -342,9 +331,8 @@ static void a_limit_of_file_sizes_costs_the_lines_only(void **state)
 	rmdir(directory);
 }
 
-static void mr_addr_is_what_was_asked_for(void **state)
+CASE(mr_addr_is_what_was_asked_for)
 {
-	(void)state;
 	run_under(&(struct how){.shim = CACHING,
 				.environment = {"MRCACHE_CONTAIN=1", WARN}},
 		  "hit");
@@ -376,9 +364,8 @@ static void run_unread(const struct how *how, const char *mode)
 }
 
 /* As of `mrcache run --stats PROGRAM 2>&1 | head -1`. */
-static void standard_error_that_nobody_reads(void **state)
+CASE(standard_error_that_nobody_reads)
 {
-	(void)state;
 	run_unread(&(struct how){.shim = CACHING, .environment = {STATS}},
 		   "hit");
 	/* A line in the middle: that remote access passes through. */
@@ -389,9 +376,8 @@ static void standard_error_that_nobody_reads(void **state)
 		   "passes");
 }
 
-static void a_summary_on_standard_error(void **state)
+CASE(a_summary_on_standard_error)
 {
-	(void)state;
 	run_under(&(struct how){.shim = CACHING, .environment = {STATS}},
 		  "hit");
 	assert_int_equal(lines(outcome.err), 1);
@@ -408,12 +394,11 @@ static void a_summary_on_standard_error(void **state)
 		 "hit");
 }
 
-static void a_summary_in_a_file(void **state)
+CASE(a_summary_in_a_file)
 {
 	const char *file = scratch("stats"), *text;
 	char setting[128];
 
-	(void)state;
 	snprintf(setting, sizeof(setting), "MRCACHE_STATS=%s", file);
 	for (int i = 0; i < 2; i++)
 		run_well(&(struct how){.shim = CACHING,
@@ -427,9 +412,8 @@ static void a_summary_in_a_file(void **state)
 	assert_int_equal(number(strchr(text, '\n'), "pid"), outcome.pid);
 }
 
-static void a_file_that_cannot_be_written(void **state)
+CASE(a_file_that_cannot_be_written)
 {
-	(void)state;
 	run_under(&(struct how){.shim = CACHING,
 				.environment = {"MRCACHE_STATS=/nonexistent/x",
 						WARN}},
@@ -438,9 +422,8 @@ static void a_file_that_cannot_be_written(void **state)
 	assert_non_null(strstr(outcome.err, "/nonexistent/x: No such file"));
 }
 
-static void counters_while_it_runs(void **state)
+CASE(counters_while_it_runs)
 {
-	(void)state;
 	for (enum shim shim = SHIM; shim <= CACHING; shim++) {
 		run_well(&(struct how){.shim = shim}, "counters");
 		assert_int_equal(atoi(outcome.out), outcome.pid);
@@ -448,14 +431,13 @@ static void counters_while_it_runs(void **state)
 	}
 }
 
-static void counters_seen_by_another(void **state)
+CASE(counters_seen_by_another)
 {
 	struct how how = {.shim = CACHING};
 	char byte = '\n';
 	int in, out;
 	pid_t pid;
 
-	(void)state;
 	pid = start(&how, "wait", &in, &out);
 	assert_int_equal(read(out, &byte, 1), 1);
 	assert_memory_equal(content(counters_path(pid)), "caches2", 7);
@@ -466,42 +448,37 @@ static void counters_seen_by_another(void **state)
 }
 
 /* Nobody can help that; who reads them must look whether the process lives. */
-static void counters_of_a_process_that_just_ends(void **state)
+CASE(counters_of_a_process_that_just_ends)
 {
-	(void)state;
 	run_well(&(struct how){.shim = CACHING}, "drop");
 	assert_true(outcome.left_counters);
 }
 
 /* ---- processes --------------------------------------------------------------------- */
 
-static void a_child_passes_through(void **state)
+CASE(a_child_passes_through)
 {
-	(void)state;
 	run_all_ways("forked");
 }
 
-static void a_child_of_a_process_without_a_cache(void **state)
+CASE(a_child_of_a_process_without_a_cache)
 {
-	(void)state;
 	run_all_ways("forked_early");
 }
 
-static void a_fork_handler_may_give_back(void **state)
+CASE(a_fork_handler_may_give_back)
 {
-	(void)state;
 	run_all_ways("fork_handler");
 }
 
 #define MADVISES "SUBJECT_MADVISES=1"
 
 /* The kernel copies pinned pages on fork, whatever libibverbs makes of that. */
-static void fork_support_that_is_not_needed(void **state)
+CASE(fork_support_that_is_not_needed)
 {
 	static const char *const libraries[] = {"FAKE_FORK=unneeded",
 						"FAKE_FORK=skipped"};
 
-	(void)state;
 	for (int i = 0; i < 2; i++) {
 		for (enum shim shim = PLAIN; shim <= CACHING; shim++) {
 			struct how how = {.shim = shim,
@@ -515,9 +492,8 @@ static void fork_support_that_is_not_needed(void **state)
 	}
 }
 
-static void fork_support_asked_for_by_the_environment(void **state)
+CASE(fork_support_asked_for_by_the_environment)
 {
-	(void)state;
 	for (enum shim shim = PLAIN; shim <= CACHING; shim++) {
 		struct how how = {
 			.shim = shim,
@@ -529,7 +505,7 @@ static void fork_support_asked_for_by_the_environment(void **state)
 }
 
 /* Then children and what the program maps later must be as without a cache. */
-static void fork_support_in_effect(void **state)
+CASE(fork_support_in_effect)
 {
 	/* The kernel needs it; libibverbs does it out of our sight. */
 	static const char *const environments[][2] = {
@@ -538,7 +514,6 @@ static void fork_support_in_effect(void **state)
 		{"FAKE_FORK=locked", "RDMAV_FORK_SAFE=1"},
 	};
 
-	(void)state;
 	for (int i = 0; i < 3; i++) {
 		struct how how = {.shim = PLAIN,
 				  .passes = true,
@@ -555,7 +530,7 @@ static void fork_support_in_effect(void **state)
 	}
 }
 
-static void fork_support_that_comes_too_late(void **state)
+CASE(fork_support_that_comes_too_late)
 {
 	static const struct {
 		const char *setting, *plain, *cached;
@@ -566,7 +541,6 @@ static void fork_support_that_comes_too_late(void **state)
 		{"FAKE_FORK=skipped", "0\n", "0\n"},
 	};
 
-	(void)state;
 	for (int i = 0; i < 3; i++) {
 		run_well(&(struct how){.shim = PLAIN,
 				       .environment = {cases[i].setting}},
@@ -589,11 +563,10 @@ static void copy_program(const char *to)
 	assert_int_equal(system(command), 0);
 }
 
-static void a_set_uid_program_is_not_touched(void **state)
+CASE(a_set_uid_program_is_not_touched)
 {
 	const char *program = scratch("set-uid");
 
-	(void)state;
 	if (!is_root())
 		skip();
 	copy_program(program);
@@ -608,12 +581,11 @@ static void a_set_uid_program_is_not_touched(void **state)
 
 /* ---- the end -------------------------------------------------------------------------- */
 
-static void nothing_is_called_after_the_end(void **state)
+CASE(nothing_is_called_after_the_end)
 {
 	const char *log = scratch("log");
 	char setting[128];
 
-	(void)state;
 	snprintf(setting, sizeof(setting), "FAKE_LOG=%s", log);
 	for (enum shim shim = PLAIN; shim <= CACHING; shim++) {
 		unlink(log);
@@ -628,47 +600,13 @@ static void nothing_is_called_after_the_end(void **state)
 	}
 }
 
-static void handlers_of_the_program_run_later(void **state)
+CASE(handlers_of_the_program_run_later)
 {
-	(void)state;
 	run_all_ways("leave_late");
 	no_counters_left();
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(it_can_be_turned_off),
-		cmocka_unit_test(settings_that_make_no_sense),
-		cmocka_unit_test(without_the_device),
-		cmocka_unit_test(not_permitted_to_open_the_device),
-		cmocka_unit_test(without_the_device_caches_are_off),
-		cmocka_unit_test(with_the_device_it_is_taken_back),
-		cmocka_unit_test(a_shell_with_its_own_setenv),
-		cmocka_unit_test(what_was_turned_off_is_said_and_counted),
-		cmocka_unit_test(more_is_said_if_asked),
-		cmocka_unit_test(a_child_is_not_blamed_on_libibverbs),
-		cmocka_unit_test(evidence_of_a_process),
-		cmocka_unit_test(a_limit_of_file_sizes_costs_the_lines_only),
-		cmocka_unit_test(mr_addr_is_what_was_asked_for),
-		cmocka_unit_test(a_summary_on_standard_error),
-		cmocka_unit_test(standard_error_that_nobody_reads),
-		cmocka_unit_test(a_summary_in_a_file),
-		cmocka_unit_test(a_file_that_cannot_be_written),
-		cmocka_unit_test(counters_while_it_runs),
-		cmocka_unit_test(counters_seen_by_another),
-		cmocka_unit_test(counters_of_a_process_that_just_ends),
-		cmocka_unit_test(a_child_passes_through),
-		cmocka_unit_test(a_child_of_a_process_without_a_cache),
-		cmocka_unit_test(a_fork_handler_may_give_back),
-		cmocka_unit_test(fork_support_that_is_not_needed),
-		cmocka_unit_test(fork_support_asked_for_by_the_environment),
-		cmocka_unit_test(fork_support_in_effect),
-		cmocka_unit_test(fork_support_that_comes_too_late),
-		cmocka_unit_test(a_set_uid_program_is_not_touched),
-		cmocka_unit_test(nothing_is_called_after_the_end),
-		cmocka_unit_test(handlers_of_the_program_run_later),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

@@ -4,6 +4,7 @@
  * without a kernel. What the doubles do plain is checked as well: they are as
  * wrong as the real ones.
  */
+#include "support/case.h"
 #include "spawn.h"
 
 #include <stdio.h>
@@ -64,9 +65,8 @@ static void compare(const char *mode, unsigned int plain, unsigned int guarded)
 	}
 }
 
-static void unchanged_memory_is_registered_once(void **state)
+CASE(unchanged_memory_is_registered_once)
 {
-	(void)state;
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(run_ucx(PLAIN, versions[i], NULL, "unchanged")
 					 .registrations,
@@ -78,18 +78,16 @@ static void unchanged_memory_is_registered_once(void **state)
 	}
 }
 
-static void changed_memory_is_registered_again(void **state)
+CASE(changed_memory_is_registered_again)
 {
-	(void)state;
 	compare("changes", 2, ROUNDS + 1);
 }
 
-static void whichever_function_registers(void **state)
+CASE(whichever_function_registers)
 {
 	static const char *const verbs[] = {"FAKE_UCT_VERB=iova",
 					    "FAKE_UCT_VERB=ex"};
 
-	(void)state;
 	for (int i = 0; i < 4; i++) {
 		const char *version = versions[i / 2], *verb = verbs[i % 2];
 		struct counts counts = run_ucx(PLAIN, version, verb, "changes");
@@ -102,28 +100,24 @@ static void whichever_function_registers(void **state)
 	}
 }
 
-static void what_is_held_is_replaced_once(void **state)
+CASE(what_is_held_is_replaced_once)
 {
-	(void)state;
 	compare("held", 1, 2);
 	compare("held_others", 2, ROUNDS + 1);
 }
 
-static void the_window_while_it_is_registered(void **state)
+CASE(the_window_while_it_is_registered)
 {
-	(void)state;
 	compare("window", 1, 2);
 }
 
-static void each_context_is_told(void **state)
+CASE(each_context_is_told)
 {
-	(void)state;
 	compare("contexts", 2, 2 * ROUNDS + 2);
 }
 
-static void without_a_cache_it_has_ours(void **state)
+CASE(without_a_cache_it_has_ours)
 {
-	(void)state;
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(run_ucx(PLAIN, versions[i], NULL, "uncached")
 					 .registrations,
@@ -137,53 +131,47 @@ static void without_a_cache_it_has_ours(void **state)
 	}
 }
 
-static void a_broken_monitor_keeps_nothing(void **state)
+CASE(a_broken_monitor_keeps_nothing)
 {
-	(void)state;
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(
 			run_ucx(CACHING, versions[i], NULL, "broken").stale, 0);
 }
 
-static void a_fork_child_gets_through(void **state)
+CASE(a_fork_child_gets_through)
 {
-	(void)state;
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(
 			run_ucx(CACHING, versions[i], NULL, "forked").stale, 0);
 }
 
 /* Told by another thread after this one has looked into its queue. */
-static void a_queue_that_was_empty(void **state)
+CASE(a_queue_that_was_empty)
 {
-	(void)state;
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(
 			run_ucx(CACHING, versions[i], NULL, "race_queue").stale,
 			0);
 }
 
-static void all_is_told_before_any_lookup(void **state)
+CASE(all_is_told_before_any_lookup)
 {
-	(void)state;
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(
 			run_ucx(CACHING, versions[i], NULL, "race_told").stale,
 			0);
 }
 
-static void a_thread_that_is_cancelled(void **state)
+CASE(a_thread_that_is_cancelled)
 {
-	(void)state;
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(
 			run_ucx(CACHING, versions[i], NULL, "cancelled").stale,
 			0);
 }
 
-static void threads_and_contexts(void **state)
+CASE(threads_and_contexts)
 {
-	(void)state;
 	for (int i = 0; i < 2; i++) {
 		assert_true(run_ucx(PLAIN, versions[i], NULL, "threads").stale >
 			    0);
@@ -193,9 +181,8 @@ static void threads_and_contexts(void **state)
 	}
 }
 
-static void switched_off_it_is_as_plain(void **state)
+CASE(switched_off_it_is_as_plain)
 {
-	(void)state;
 	for (int i = 0; i < 2; i++) {
 		assert_true(run_ucx(CACHING, versions[i], "MRCACHE_GUARD=0",
 				    "changes")
@@ -212,13 +199,12 @@ static void switched_off_it_is_as_plain(void **state)
 
 /* ---- without patching ------------------------------------------------------------- */
 
-static void it_needs_no_hooks(void **state)
+CASE(it_needs_no_hooks)
 {
 	static const char *const off[] = {"MRCACHE_GUARD_UCX_HOOKS=0",
 					  "FAKE_UCM_HOOKS=none"};
 	struct how how = {.shim = CACHING, .path = UCX_SUBJECT};
 
-	(void)state;
 	run_well(&how, "hooks");
 	assert_non_null(strstr(outcome.out, "cache 1 patched 1\n"));
 	/* UCX alone makes no cache then. */
@@ -233,13 +219,12 @@ static void it_needs_no_hooks(void **state)
 }
 
 /* Where nothing is guarded UCX must have its own. */
-static void hooks_are_left_where_nothing_is_guarded(void **state)
+CASE(hooks_are_left_where_nothing_is_guarded)
 {
 	struct how how = {.shim = SHIM,
 			  .path = UCX_SUBJECT,
 			  .environment = {"MRCACHE_GUARD_UCX_HOOKS=0"}};
 
-	(void)state;
 	run_well(&how, "hooks");
 	assert_non_null(strstr(outcome.out, "cache 1 patched 1\n"));
 	how.shim = CACHING;
@@ -256,14 +241,13 @@ static void hooks_are_left_where_nothing_is_guarded(void **state)
 
 /* ---- ways to load it -------------------------------------------------------------- */
 
-static void two_copies_with_local_scope(void **state)
+CASE(two_copies_with_local_scope)
 {
 	struct how how = {.shim = CACHING,
 			  .path = UCX_LOADER,
 			  .environment = {"UCX_PLUGINS=" UCX_PLUGIN
 					  ":" UCX_PRIVATE_PLUGIN}};
 
-	(void)state;
 	for (int i = 0; i < 2; i++) {
 		how.environment[1] = versions[i];
 		run_well(&how, "changes");
@@ -274,7 +258,7 @@ static void two_copies_with_local_scope(void **state)
 	}
 }
 
-static void calls_that_pass_us_are_said(void **state)
+CASE(calls_that_pass_us_are_said)
 {
 	struct how how = {.shim = CACHING,
 			  .path = UCX_LOADER,
@@ -283,7 +267,6 @@ static void calls_that_pass_us_are_said(void **state)
 					  "UCX_DEEP=1", "MRCACHE_LOG=warn",
 					  "FAKE_UCX=1.18"}};
 
-	(void)state;
 	run(&how, "unchanged");
 	assert_int_equal(outcome.status, 0);
 	/* And that the plug-in is, which is linked with libibverbs. */
@@ -299,26 +282,5 @@ static void calls_that_pass_us_are_said(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(unchanged_memory_is_registered_once),
-		cmocka_unit_test(changed_memory_is_registered_again),
-		cmocka_unit_test(whichever_function_registers),
-		cmocka_unit_test(what_is_held_is_replaced_once),
-		cmocka_unit_test(the_window_while_it_is_registered),
-		cmocka_unit_test(each_context_is_told),
-		cmocka_unit_test(without_a_cache_it_has_ours),
-		cmocka_unit_test(a_broken_monitor_keeps_nothing),
-		cmocka_unit_test(a_fork_child_gets_through),
-		cmocka_unit_test(a_queue_that_was_empty),
-		cmocka_unit_test(all_is_told_before_any_lookup),
-		cmocka_unit_test(a_thread_that_is_cancelled),
-		cmocka_unit_test(threads_and_contexts),
-		cmocka_unit_test(switched_off_it_is_as_plain),
-		cmocka_unit_test(it_needs_no_hooks),
-		cmocka_unit_test(hooks_are_left_where_nothing_is_guarded),
-		cmocka_unit_test(two_copies_with_local_scope),
-		cmocka_unit_test(calls_that_pass_us_are_said),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

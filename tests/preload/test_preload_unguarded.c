@@ -4,6 +4,7 @@
  * process, says so once, and says nothing of what is not there. With doubles;
  * real stacks are in tests/programs.
  */
+#include "support/case.h"
 #include "spawn.h"
 
 #include <stdio.h>
@@ -57,9 +58,8 @@ static void says_nothing(void)
 	assert_int_equal(lines(outcome.err), 1);
 }
 
-static void a_program_without_stacks(void **state)
+CASE(a_program_without_stacks)
 {
-	(void)state;
 	with("", NULL, NULL, "uses");
 	unguarded_is("");
 	says_nothing();
@@ -69,9 +69,8 @@ static void a_program_without_stacks(void **state)
 	says_nothing();
 }
 
-static void open_mpi_is_asked_itself(void **state)
+CASE(open_mpi_is_asked_itself)
 {
-	(void)state;
 	with(STACK_OPAL_FILE, "FAKE_OPAL=pinned,hooks", NULL, "uses");
 	unguarded_is("\"Open MPI\"");
 	says("Open MPI keeps registrations without a guard");
@@ -89,9 +88,8 @@ static void open_mpi_is_asked_itself(void **state)
 	says_nothing();
 }
 
-static void mvapich(void **state)
+CASE(mvapich)
 {
-	(void)state;
 	with(STACK_MPI_FILE, NULL, NULL, "uses");
 	unguarded_is("\"MVAPICH\"");
 	says("MVAPICH keeps registrations");
@@ -101,9 +99,8 @@ static void mvapich(void **state)
 	says_nothing();
 }
 
-static void copies_inside_other_libraries(void **state)
+CASE(copies_inside_other_libraries)
 {
-	(void)state;
 	with(STACK_UCX_INSIDE_FILE, NULL, NULL, "uses");
 	unguarded_is("\"UCX\"");
 	says(STACK_UCX_INSIDE_FILE ": its UCX is out of the guard's reach");
@@ -116,9 +113,8 @@ static void copies_inside_other_libraries(void **state)
 	says_nothing();
 }
 
-static void libraries_bound_around_the_shim(void **state)
+CASE(libraries_bound_around_the_shim)
 {
-	(void)state;
 	with("+" STACK_PLAIN_FILE, NULL, NULL, "uses");
 	unguarded_is("\"deep binding\"");
 	says(STACK_PLAIN_FILE " is bound to libibverbs directly");
@@ -136,9 +132,8 @@ static void libraries_bound_around_the_shim(void **state)
 }
 
 /* Its registrations are seen, and what it looks up is not. */
-static void a_ucx_bound_around_the_guard(void **state)
+CASE(a_ucx_bound_around_the_guard)
 {
-	(void)state;
 	with(STACK_UCP_FILE, NULL, NULL, "uses");
 	unguarded_is("");
 	says_nothing();
@@ -148,9 +143,8 @@ static void a_ucx_bound_around_the_guard(void **state)
 }
 
 /* What uses libfabric is linked with verbs as well, here. */
-static void a_libfabric_bound_around_the_guard(void **state)
+CASE(a_libfabric_bound_around_the_guard)
 {
-	(void)state;
 	with("+" STACK_MTL_FILE, NULL, NULL, "uses");
 	unguarded_is("\"libfabric\",\"deep binding\"");
 	assert_non_null(strstr(outcome.err, STACK_MTL_FILE
@@ -161,9 +155,8 @@ static void a_libfabric_bound_around_the_guard(void **state)
 }
 
 /* Said by whoever turned the guard off; the statistics have it all the same. */
-static void a_guard_that_is_off(void **state)
+CASE(a_guard_that_is_off)
 {
-	(void)state;
 	with(STACK_UCT_FILE, "MRCACHE_GUARD=0", NULL, "uses");
 	unguarded_is("\"UCX\"");
 	says_nothing();
@@ -181,9 +174,8 @@ static void a_guard_that_is_off(void **state)
 }
 
 /* One line for all processes of a job on a host, and not only at the end. */
-static void it_is_said_once_and_early(void **state)
+CASE(it_is_said_once_and_early)
 {
-	(void)state;
 	with(STACK_OPAL_FILE, "FAKE_OPAL=pinned,hooks", NULL, "dies");
 	assert_int_equal(lines(outcome.err), 1);
 	assert_non_null(strstr(outcome.err, "Open MPI keeps"));
@@ -199,17 +191,5 @@ static void it_is_said_once_and_early(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_program_without_stacks),
-		cmocka_unit_test(open_mpi_is_asked_itself),
-		cmocka_unit_test(mvapich),
-		cmocka_unit_test(copies_inside_other_libraries),
-		cmocka_unit_test(libraries_bound_around_the_shim),
-		cmocka_unit_test(a_ucx_bound_around_the_guard),
-		cmocka_unit_test(a_libfabric_bound_around_the_guard),
-		cmocka_unit_test(a_guard_that_is_off),
-		cmocka_unit_test(it_is_said_once_and_early),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/*
- * Part of every test program: runs only the cases that the pattern (with * and ?)
- * in MRCACHE_TEST_CASE matches.
- */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "case.h"
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+static struct CMUnitTest all[512];
+static size_t count;
+
+void add_cases(const struct CMUnitTest *cases, size_t n)
+{
+	if (n > sizeof(all) / sizeof(all[0]) - count) {
+		fputs("too many cases\n", stderr);
+		abort();
+	}
+	memcpy(all + count, cases, n * sizeof(*cases));
+	count += n;
+}
 
 static __attribute__((constructor)) void choose_cases(void)
 {
@@ -24,4 +30,9 @@ static __attribute__((constructor)) void choose_cases(void)
 		cmocka_set_test_filter(kept);
 	/* For what is tested it would be a setting that does not exist. */
 	unsetenv("MRCACHE_TEST_CASE");
+}
+
+int run_cases(CMFixtureFunction set_up, CMFixtureFunction tear_down)
+{
+	return _cmocka_run_group_tests("tests", all, count, set_up, tear_down);
 }

@@ -38,11 +38,10 @@ static struct mrcache *open_padded(union padded *padded)
 	return mrcache_open(&padded->attr);
 }
 
-static void only_the_callers_bytes_are_written(void **state)
+TEST(only_the_callers_bytes_are_written)
 {
 	union padded padded;
 
-	(void)state;
 	for (size_t size = FIRST_SIZE; size <= sizeof(padded); size += 8)
 		init(&padded, size);
 	/* And what it is called by is the size that the caller was built with. */
@@ -52,13 +51,12 @@ static void only_the_callers_bytes_are_written(void **state)
 	assert_int_equal(padded.bytes[sizeof(padded.attr)], (char)0xa5);
 }
 
-static void an_older_program_is_served(void **state)
+TEST(an_older_program_is_served)
 {
 	struct mrcache_attr taken, fresh_one;
 	union padded padded;
 	struct mrcache *cache;
 
-	(void)state;
 	for (size_t size = FIRST_SIZE; size <= sizeof(struct mrcache_attr);
 	     size += 8) {
 		init(&padded, size);
@@ -74,12 +72,11 @@ static void an_older_program_is_served(void **state)
 	}
 }
 
-static void a_newer_program_is_served_if_it_asks_for_nothing_new(void **state)
+TEST(a_newer_program_is_served_if_it_asks_for_nothing_new)
 {
 	union padded padded;
 	struct mrcache *cache;
 
-	(void)state;
 	for (size_t size = sizeof(struct mrcache_attr) + 8;
 	     size <= sizeof(padded); size += 8) {
 		init(&padded, size);
@@ -92,11 +89,10 @@ static void a_newer_program_is_served_if_it_asks_for_nothing_new(void **state)
 	}
 }
 
-static void reasons_to_come_have_their_place(void **state)
+TEST(reasons_to_come_have_their_place)
 {
 	struct mrcache_stats stats;
 
-	(void)state;
 	assert_true(MRCACHE_BYPASS_REASONS <= MRCACHE_BYPASS_PLACES);
 	assert_int_equal(sizeof(stats.bypass),
 			 MRCACHE_BYPASS_PLACES * sizeof(uint64_t));
@@ -105,11 +101,10 @@ static void reasons_to_come_have_their_place(void **state)
 	assert_int_equal(offsetof(struct mrcache_stats, cached), 44 * 8);
 }
 
-static void versions_can_be_asked_for(void **state)
+TEST(versions_can_be_asked_for)
 {
 	char version[32];
 
-	(void)state;
 	snprintf(version, sizeof(version), "%d.%d.%d", MRCACHE_VERSION_MAJOR,
 		 MRCACHE_VERSION_MINOR, MRCACHE_VERSION_PATCH);
 	assert_string_equal(version, PROJECT_VERSION);
@@ -122,25 +117,13 @@ static void versions_can_be_asked_for(void **state)
 #ifdef CXX_TOO
 bool cxx_uses_the_library(void);
 
-static void cxx_programs_can_use_it(void **state)
+TEST(cxx_programs_can_use_it)
 {
-	(void)state;
 	assert_true(cxx_uses_the_library());
 }
 #endif
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(only_the_callers_bytes_are_written),
-		TEST(an_older_program_is_served),
-		TEST(a_newer_program_is_served_if_it_asks_for_nothing_new),
-		TEST(reasons_to_come_have_their_place),
-		TEST(versions_can_be_asked_for),
-#ifdef CXX_TOO
-		TEST(cxx_programs_can_use_it),
-#endif
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

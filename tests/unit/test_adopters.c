@@ -91,12 +91,11 @@ static struct ucx_memh *ucx_get(struct ucx_rcache *r, void *addr, size_t length)
 	return memh;
 }
 
-static void ucx_hits(void **state)
+TEST(ucx_hits)
 {
 	struct ucx_memh *a, *b;
 	struct ucx_rcache r;
 
-	(void)state;
 	begin_ucx(&r, UINT64_MAX);
 	a = ucx_get(&r, at(8, 100), 200);
 	b = ucx_get(&r, at(8, 1000), 10);
@@ -120,14 +119,13 @@ static void count_done(struct ucx_comp *comp)
 }
 
 /* Two of three who hold it have it invalidated: all know when it is gone. */
-static void ucx_invalidate_while_held(void **state)
+TEST(ucx_invalidate_while_held)
 {
 	struct counted c[2] = {{.comp.done = count_done},
 			       {.comp.done = count_done}};
 	struct ucx_memh *a, *b, *d, *other;
 	struct ucx_rcache r;
 
-	(void)state;
 	begin_ucx(&r, UINT64_MAX);
 	a = ucx_get(&r, page(8), PAGE);
 	b = ucx_get(&r, page(8), PAGE);
@@ -149,12 +147,11 @@ static void ucx_invalidate_while_held(void **state)
 }
 
 /* The memory goes away while it is held. */
-static void ucx_unmap_while_held(void **state)
+TEST(ucx_unmap_while_held)
 {
 	struct ucx_memh *a, *b;
 	struct ucx_rcache r;
 
-	(void)state;
 	begin_ucx(&r, UINT64_MAX);
 	a = ucx_get(&r, page(8), 2 * PAGE);
 	fake_change(page(9), PAGE);
@@ -171,12 +168,11 @@ static void ucx_unmap_while_held(void **state)
 	end_ucx(&r);
 }
 
-static void ucx_evict(void **state)
+TEST(ucx_evict)
 {
 	struct ucx_memh *held;
 	struct ucx_rcache r;
 
-	(void)state;
 	begin_ucx(&r, 8 * PAGE);
 	held = ucx_get(&r, page(0), PAGE);
 	for (size_t n = 8; n < 40; n += 2)
@@ -188,12 +184,11 @@ static void ucx_evict(void **state)
 }
 
 /* What reaches over the end of a region gets one of its own, each right. */
-static void ucx_overlapping(void **state)
+TEST(ucx_overlapping)
 {
 	struct ucx_memh *a, *b, *c;
 	struct ucx_rcache r;
 
-	(void)state;
 	begin_ucx(&r, UINT64_MAX);
 	a = ucx_get(&r, page(8), 4 * PAGE);
 	b = ucx_get(&r, page(10), 4 * PAGE);
@@ -242,12 +237,11 @@ static void free_and_get(enum fake_call call, enum fake_when when, void *arg)
 	n->done++;
 }
 
-static void ucx_nested_callbacks(void **state)
+TEST(ucx_nested_callbacks)
 {
 	struct ucx_rcache r;
 	struct nested n = {.ucx = &r, .left = 3};
 
-	(void)state;
 	begin_ucx(&r, UINT64_MAX);
 	ucx_rcache_put(&r, ucx_get(&r, page(100), PAGE));
 	ucx_rcache_put(&r, ucx_get(&r, page(8), PAGE));
@@ -260,12 +254,11 @@ static void ucx_nested_callbacks(void **state)
 	end_ucx(&r);
 }
 
-static void ucx_many_pds(void **state)
+TEST(ucx_many_pds)
 {
 	struct ucx_rcache r[4];
 	struct ucx_memh *memh[4];
 
-	(void)state;
 	begin_ucx(&r[0], UINT64_MAX);
 	for (unsigned int i = 0; i < 4; i++) {
 		if (i)
@@ -291,12 +284,11 @@ static void ucx_many_pds(void **state)
 }
 
 /* The second registration of the two fails: nothing is left of the first. */
-static void ucx_half_registered(void **state)
+TEST(ucx_half_registered)
 {
 	struct ucx_memh *memh;
 	struct ucx_rcache r;
 
-	(void)state;
 	begin_ucx(&r, UINT64_MAX);
 	fake_fail(FAKE_REG, 2, 1, EPERM);
 	assert_int_equal(ucx_rcache_get(&r, page(8), PAGE, &memh), -EPERM);
@@ -305,11 +297,10 @@ static void ucx_half_registered(void **state)
 }
 
 /* Memory that ibv_fork_init() keeps from children must not stay registered. */
-static void ucx_after_fork_init(void **state)
+TEST(ucx_after_fork_init)
 {
 	struct ucx_rcache r;
 
-	(void)state;
 	begin_ucx(&r, UINT64_MAX);
 	assert_int_equal(fake_fork_init(), 0);
 	ucx_rcache_put(&r, ucx_get(&r, page(8), PAGE));
@@ -330,7 +321,7 @@ static int no_dereg(void *domain, struct ibv_mr *mr, void *area)
 }
 
 /* A domain that is not verbs does not answer for one that is. */
-static void ucx_after_fork_init_beside_others(void **state)
+TEST(ucx_after_fork_init_beside_others)
 {
 	const struct mrcache_ops ops = {
 		.size = sizeof(ops), .reg = no_reg, .dereg = no_dereg};
@@ -338,7 +329,6 @@ static void ucx_after_fork_init_beside_others(void **state)
 	struct ucx_rcache r;
 	struct ibv_mr *mr;
 
-	(void)state;
 	begin_ucx(&r, UINT64_MAX);
 	assert_int_equal(fake_fork_init(), 0);
 	other = mrcache_domain_new(&ops, NULL);
@@ -397,12 +387,11 @@ static void nccl_give(struct nccl_vnic *v, struct nccl_mhandle *mhandle)
 	assert_int_equal(nccl_dereg_mr(v, mhandle), 0);
 }
 
-static void nccl_hits(void **state)
+TEST(nccl_hits)
 {
 	struct nccl_mhandle *a, *strict;
 	struct nccl n;
 
-	(void)state;
 	begin_nccl(&n, 100, 3);
 	a = nccl_get(&n.v, 8, 4, false);
 	nccl_give(&n.v, a);
@@ -417,12 +406,11 @@ static void nccl_hits(void **state)
 }
 
 /* The memory is freed while the handle is kept: it is not sent from. */
-static void nccl_invalidate_while_held(void **state)
+TEST(nccl_invalidate_while_held)
 {
 	struct nccl_mhandle *a, *b;
 	struct nccl n;
 
-	(void)state;
 	begin_nccl(&n, 100, 2);
 	a = nccl_get(&n.v, 8, 4, false);
 	fake_change(page(10), PAGE);
@@ -435,12 +423,11 @@ static void nccl_invalidate_while_held(void **state)
 	end_nccl(&n);
 }
 
-static void nccl_evict(void **state)
+TEST(nccl_evict)
 {
 	struct nccl_mhandle *held;
 	struct nccl n;
 
-	(void)state;
 	begin_nccl(&n, 4, 2);
 	held = nccl_get(&n.v, 0, 1, false);
 	for (size_t i = 8; i < 40; i += 2)
@@ -451,12 +438,11 @@ static void nccl_evict(void **state)
 	end_nccl(&n);
 }
 
-static void nccl_overlapping(void **state)
+TEST(nccl_overlapping)
 {
 	struct nccl_mhandle *a, *b, *c;
 	struct nccl n;
 
-	(void)state;
 	begin_nccl(&n, 100, 2);
 	a = nccl_get(&n.v, 8, 4, false);
 	b = nccl_get(&n.v, 10, 4, false);
@@ -470,12 +456,11 @@ static void nccl_overlapping(void **state)
 	end_nccl(&n);
 }
 
-static void nccl_nested_callbacks(void **state)
+TEST(nccl_nested_callbacks)
 {
 	struct nccl n;
 	struct nested nested = {.nccl = &n.v, .left = 3};
 
-	(void)state;
 	begin_nccl(&n, 100, 2);
 	nccl_give(&n.v, nccl_get(&n.v, 100, 1, false));
 	nccl_give(&n.v, nccl_get(&n.v, 8, 1, false));
@@ -488,14 +473,13 @@ static void nccl_nested_callbacks(void **state)
 }
 
 /* vNICs of one cache: each with its own keys; one ends, the others go on. */
-static void nccl_many_pds(void **state)
+TEST(nccl_many_pds)
 {
 	struct ibv_pd *pds[2] = {fake_pd(4), fake_pd(5)};
 	struct nccl_mhandle *a, *b;
 	struct nccl_vnic other;
 	struct nccl n;
 
-	(void)state;
 	begin_nccl(&n, 100, 4);
 	assert_int_equal(nccl_vnic_open(&other, n.cache, pds, 2), 0);
 	a = nccl_get(&n.v, 8, 1, false);
@@ -510,12 +494,11 @@ static void nccl_many_pds(void **state)
 	end_nccl(&n);
 }
 
-static void nccl_half_registered(void **state)
+TEST(nccl_half_registered)
 {
 	struct nccl_mhandle *mhandle = NULL;
 	struct nccl n;
 
-	(void)state;
 	begin_nccl(&n, 100, 3);
 	fake_fail(FAKE_REG, 3, 1, EPERM);
 	assert_int_equal(nccl_reg_mr(&n.v, page(8), PAGE, false, &mhandle),
@@ -558,12 +541,11 @@ static void *share(void *arg)
 	return NULL;
 }
 
-static void threads_share_entries(void **state)
+TEST(threads_share_entries)
 {
 	pthread_t threads[THREADS];
 	struct nccl n;
 
-	(void)state;
 	begin_nccl(&n, 100, 2);
 	fake_check_locks(NULL);
 	for (int i = 0; i < THREADS; i++)
@@ -581,26 +563,5 @@ static void threads_share_entries(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(ucx_hits),
-		TEST(ucx_invalidate_while_held),
-		TEST(ucx_unmap_while_held),
-		TEST(ucx_evict),
-		TEST(ucx_overlapping),
-		TEST(ucx_nested_callbacks),
-		TEST(ucx_many_pds),
-		TEST(ucx_half_registered),
-		TEST(ucx_after_fork_init),
-		TEST(ucx_after_fork_init_beside_others),
-		TEST(nccl_hits),
-		TEST(nccl_invalidate_while_held),
-		TEST(nccl_evict),
-		TEST(nccl_overlapping),
-		TEST(nccl_nested_callbacks),
-		TEST(nccl_many_pds),
-		TEST(nccl_half_registered),
-		TEST(threads_share_entries),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

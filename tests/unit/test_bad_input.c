@@ -8,12 +8,11 @@
 
 #include <string.h>
 
-static void null_is_an_error(void **state)
+TEST(null_is_an_error)
 {
 	struct mrcache_stats st;
 	struct scene s;
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	errno = 0;
 	assert_null(mrcache_reg_mr(NULL, s.pd, page(0), PAGE, LOCAL));
@@ -35,12 +34,11 @@ static void null_is_an_error(void **state)
 	finish(&s);
 }
 
-static void statistics_fill_in_what_was_asked_for(void **state)
+TEST(statistics_fill_in_what_was_asked_for)
 {
 	struct mrcache_stats st[2];
 	struct scene s;
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	touch(&s, 0, 1);
 	assert_int_equal(mrcache_get_stats(s.cache, st, 0), -EINVAL);
@@ -65,7 +63,7 @@ static void statistics_fill_in_what_was_asked_for(void **state)
 	finish(&s);
 }
 
-static void ranges_that_make_no_sense_are_an_error(void **state)
+TEST_BOTH(ranges_that_make_no_sense_are_an_error)
 {
 	struct scene s;
 
@@ -101,7 +99,7 @@ static void refused(struct scene *s, struct ibv_mr *mr)
 	assert_true(fake_calls(FAKE_DEREG) <= calls + 1);
 }
 
-static void what_is_not_from_here_is_refused(void **state)
+TEST_BOTH(what_is_not_from_here_is_refused)
 {
 	struct ibv_mr foreign, *mr;
 	struct scene s;
@@ -118,7 +116,7 @@ static void what_is_not_from_here_is_refused(void **state)
 	finish(&s);
 }
 
-static void what_was_given_back_is_refused(void **state)
+TEST_BOTH(what_was_given_back_is_refused)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -135,7 +133,7 @@ static void what_was_given_back_is_refused(void **state)
 	finish(&s);
 }
 
-static void what_another_thread_gave_back_is_refused(void **state)
+TEST_BOTH(what_another_thread_gave_back_is_refused)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -153,7 +151,7 @@ static void what_another_thread_gave_back_is_refused(void **state)
 	finish(&s);
 }
 
-static void after_both_directions_it_is_refused(void **state)
+TEST_BOTH(after_both_directions_it_is_refused)
 {
 	struct ibv_mr *mr = NULL;
 	struct scene s;
@@ -176,7 +174,7 @@ static void after_both_directions_it_is_refused(void **state)
 	finish(&s);
 }
 
-static void an_uncached_one_is_given_back_once(void **state)
+TEST_BOTH(an_uncached_one_is_given_back_once)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -188,7 +186,7 @@ static void an_uncached_one_is_given_back_once(void **state)
 	finish(&s);
 }
 
-static void a_stale_one_is_given_back_once(void **state)
+TEST_BOTH(a_stale_one_is_given_back_once)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -222,7 +220,7 @@ static void give_again(enum fake_call call, enum fake_when when, void *arg)
 	again->other = give_in_thread(again->s, again->mr);
 }
 
-static void what_is_being_given_back_is_refused(void **state)
+TEST_BOTH(what_is_being_given_back_is_refused)
 {
 	struct again again = {0};
 	struct scene s;
@@ -242,7 +240,7 @@ static void what_is_being_given_back_is_refused(void **state)
 	finish(&s);
 }
 
-static void what_is_not_held_is_not_made_ones_own(void **state)
+TEST_BOTH(what_is_not_held_is_not_made_ones_own)
 {
 	struct ibv_mr foreign, *mr;
 	struct scene s;
@@ -257,7 +255,7 @@ static void what_is_not_held_is_not_made_ones_own(void **state)
 	finish(&s);
 }
 
-static void a_refusal_is_said(void **state)
+TEST_BOTH(a_refusal_is_said)
 {
 	struct ibv_mr foreign;
 	struct scene s;
@@ -270,7 +268,7 @@ static void a_refusal_is_said(void **state)
 
 /* ---- a closed cache ---------------------------------------------------------------- */
 
-static void a_closed_cache_refuses_everything(void **state)
+TEST_BOTH(a_closed_cache_refuses_everything)
 {
 	struct mrcache_stats st;
 	struct ibv_mr *mr;
@@ -311,7 +309,7 @@ static void *use_then_wait(void *arg)
 	return NULL;
 }
 
-static void a_thread_may_end_after_its_cache(void **state)
+TEST_BOTH(a_thread_may_end_after_its_cache)
 {
 	struct scene s, other;
 
@@ -326,7 +324,7 @@ static void a_thread_may_end_after_its_cache(void **state)
 
 /* ---- errors of the verbs ------------------------------------------------------------ */
 
-static void errors_of_registering_are_the_callers(void **state)
+TEST_BOTH(errors_of_registering_are_the_callers)
 {
 	static const int errors[] = {EINVAL, EFAULT, EPERM, ENOMEM,    EAGAIN,
 				     EIO,    ENOSPC, EINTR, EOPNOTSUPP};
@@ -366,7 +364,7 @@ static void change(enum fake_call call, enum fake_when when, void *arg)
 		fake_change(page(0), 1);
 }
 
-static void an_error_of_pinning_again_is_the_callers(void **state)
+TEST_BOTH(an_error_of_pinning_again_is_the_callers)
 {
 	struct scene s;
 
@@ -382,8 +380,7 @@ static void an_error_of_pinning_again_is_the_callers(void **state)
 	finish(&s);
 }
 
-static void
-errors_of_deregistering_an_uncached_one_are_the_callers(void **state)
+TEST_BOTH(errors_of_deregistering_an_uncached_one_are_the_callers)
 {
 	static const int errors[] = {EBUSY, EINVAL, EIO, ENOMEM};
 	struct ibv_mr *mr;
@@ -408,7 +405,7 @@ errors_of_deregistering_an_uncached_one_are_the_callers(void **state)
 	finish(&s);
 }
 
-static void errors_of_deregistering_a_cached_one_are_logged(void **state)
+TEST_BOTH(errors_of_deregistering_a_cached_one_are_logged)
 {
 	struct scene s;
 
@@ -429,7 +426,7 @@ static void errors_of_deregistering_a_cached_one_are_logged(void **state)
 	fake_verbs_reset();
 }
 
-static void errno_survives_giving_back(void **state)
+TEST_BOTH(errno_survives_giving_back)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -445,28 +442,5 @@ static void errno_survives_giving_back(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(null_is_an_error),
-		TEST(statistics_fill_in_what_was_asked_for),
-		TEST_BOTH(ranges_that_make_no_sense_are_an_error),
-		TEST_BOTH(what_is_not_from_here_is_refused),
-		TEST_BOTH(what_was_given_back_is_refused),
-		TEST_BOTH(what_another_thread_gave_back_is_refused),
-		TEST_BOTH(after_both_directions_it_is_refused),
-		TEST_BOTH(an_uncached_one_is_given_back_once),
-		TEST_BOTH(a_stale_one_is_given_back_once),
-		TEST_BOTH(what_is_being_given_back_is_refused),
-		TEST_BOTH(what_is_not_held_is_not_made_ones_own),
-		TEST_BOTH(a_refusal_is_said),
-		TEST_BOTH(a_closed_cache_refuses_everything),
-		TEST_BOTH(a_thread_may_end_after_its_cache),
-		TEST_BOTH(errors_of_registering_are_the_callers),
-		TEST_BOTH(an_error_of_pinning_again_is_the_callers),
-		TEST_BOTH(
-			errors_of_deregistering_an_uncached_one_are_the_callers),
-		TEST_BOTH(errors_of_deregistering_a_cached_one_are_logged),
-		TEST_BOTH(errno_survives_giving_back),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

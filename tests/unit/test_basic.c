@@ -12,7 +12,7 @@
 
 /* ---- hit and miss ------------------------------------------------------------ */
 
-static void a_second_registration_is_a_hit(void **state)
+TEST_BOTH(a_second_registration_is_a_hit)
 {
 	struct mrcache_stats before, after;
 	struct scene s;
@@ -45,7 +45,7 @@ static void a_second_registration_is_a_hit(void **state)
 	assert_int_equal(fake_calls(FAKE_DEREG), 1);
 }
 
-static void every_part_of_the_key_counts(void **state)
+TEST_BOTH(every_part_of_the_key_counts)
 {
 	static const int accesses[] = {
 		0,
@@ -93,7 +93,7 @@ static void every_part_of_the_key_counts(void **state)
 	finish(&s);
 }
 
-static void overlapping_registrations_coexist(void **state)
+TEST_BOTH(overlapping_registrations_coexist)
 {
 	struct scene s;
 
@@ -108,7 +108,7 @@ static void overlapping_registrations_coexist(void **state)
 	finish(&s);
 }
 
-static void very_many_registrations_are_all_found(void **state)
+TEST_BOTH(very_many_registrations_are_all_found)
 {
 	enum { MANY = 3000 };
 	struct scene s;
@@ -128,7 +128,7 @@ static void very_many_registrations_are_all_found(void **state)
 
 /* ---- holds ------------------------------------------------------------------- */
 
-static void every_holder_gives_back_once(void **state)
+TEST_BOTH(every_holder_gives_back_once)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -149,7 +149,7 @@ static void every_holder_gives_back_once(void **state)
 	finish(&s);
 }
 
-static void any_thread_may_give_back(void **state)
+TEST_BOTH(any_thread_may_give_back)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -168,7 +168,7 @@ static void any_thread_may_give_back(void **state)
 	finish(&s);
 }
 
-static void holds_that_went_both_ways_are_counted_right(void **state)
+TEST_BOTH(holds_that_went_both_ways_are_counted_right)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -198,7 +198,7 @@ static void *take_one(void *arg)
 	return mrcache_reg_mr(s->cache, s->pd, page(0), PAGE, LOCAL) ? s : NULL;
 }
 
-static void a_thread_that_ends_leaves_its_holds(void **state)
+TEST_BOTH(a_thread_that_ends_leaves_its_holds)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -218,7 +218,7 @@ static void a_thread_that_ends_leaves_its_holds(void **state)
 	finish(&s);
 }
 
-static void what_is_held_outlives_its_memory(void **state)
+TEST_BOTH(what_is_held_outlives_its_memory)
 {
 	struct ibv_mr *old, *mr;
 	struct scene s;
@@ -245,8 +245,7 @@ static void what_is_held_outlives_its_memory(void **state)
 	finish(&s);
 }
 
-static void
-what_is_idle_and_stale_is_deregistered_at_the_next_miss(void **state)
+TEST_BOTH(what_is_idle_and_stale_is_deregistered_at_the_next_miss)
 {
 	struct scene s;
 
@@ -262,7 +261,7 @@ what_is_idle_and_stale_is_deregistered_at_the_next_miss(void **state)
 	finish(&s);
 }
 
-static void an_address_of_libibverbs_may_be_used_again(void **state)
+TEST_BOTH(an_address_of_libibverbs_may_be_used_again)
 {
 	struct ibv_mr *old, *mr;
 	struct scene s;
@@ -289,7 +288,7 @@ static void an_address_of_libibverbs_may_be_used_again(void **state)
 
 /* ---- valid, flush, invalidate, close ------------------------------------------- */
 
-static void valid_says_what_changed(void **state)
+TEST_BOTH(valid_says_what_changed)
 {
 	struct ibv_mr *a, *b, *uncached;
 	struct scene s;
@@ -319,7 +318,7 @@ static void valid_says_what_changed(void **state)
 	finish(&s);
 }
 
-static void valid_knows_what_was_flushed(void **state)
+TEST_BOTH(valid_knows_what_was_flushed)
 {
 	struct ibv_mr *mr, *other;
 	struct scene s;
@@ -341,7 +340,7 @@ static void valid_knows_what_was_flushed(void **state)
 	finish(&s);
 }
 
-static void valid_is_free_when_nothing_changed(void **state)
+TEST_BOTH(valid_is_free_when_nothing_changed)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -357,7 +356,7 @@ static void valid_is_free_when_nothing_changed(void **state)
 	finish(&s);
 }
 
-static void flush_takes_one_pd_or_all(void **state)
+TEST_BOTH(flush_takes_one_pd_or_all)
 {
 	struct ibv_mr *held, *again;
 	struct scene s;
@@ -395,7 +394,7 @@ static void flush_takes_one_pd_or_all(void **state)
 	finish(&s);
 }
 
-static void flush_counts_what_is_not_cached_too(void **state)
+TEST_BOTH(flush_counts_what_is_not_cached_too)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -411,7 +410,7 @@ static void flush_counts_what_is_not_cached_too(void **state)
 	finish(&s);
 }
 
-static void invalidate_takes_what_overlaps(void **state)
+TEST_BOTH(invalidate_takes_what_overlaps)
 {
 	struct ibv_mr *held;
 	struct scene s;
@@ -443,7 +442,7 @@ static void invalidate_takes_what_overlaps(void **state)
 	finish(&s);
 }
 
-static void invalidate_reaches_what_was_flushed(void **state)
+TEST_BOTH(invalidate_reaches_what_was_flushed)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -459,7 +458,7 @@ static void invalidate_reaches_what_was_flushed(void **state)
 	finish(&s);
 }
 
-static void close_refuses_while_something_is_held(void **state)
+TEST_BOTH(close_refuses_while_something_is_held)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -477,7 +476,7 @@ static void close_refuses_while_something_is_held(void **state)
 	finish(&s);
 }
 
-static void many_caches_live_side_by_side(void **state)
+TEST_BOTH(many_caches_live_side_by_side)
 {
 	enum { CACHES = 12 };
 	struct scene s[CACHES];
@@ -535,7 +534,7 @@ static void untrap_sums(struct mrcache *cache, const struct mrc_thread *trap)
 }
 
 /* It is what a progress thread does, and must not depend on how many others are. */
-static void giving_back_for_another_thread_asks_no_third(void **state)
+TEST_BOTH(giving_back_for_another_thread_asks_no_third)
 {
 	void *nothing =
 		mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -573,7 +572,7 @@ static size_t in_use(void)
 	return mallinfo2().uordblks;
 }
 
-static void closed_caches_do_not_pile_up(void **state)
+TEST_BOTH(closed_caches_do_not_pile_up)
 {
 	size_t before = 0;
 
@@ -591,7 +590,7 @@ static void closed_caches_do_not_pile_up(void **state)
 	assert_true(in_use() < before + 100 * sizeof(struct mrcache));
 }
 
-static void a_cache_can_be_opened_after_another_was_closed(void **state)
+TEST_BOTH(a_cache_can_be_opened_after_another_was_closed)
 {
 	struct scene s;
 
@@ -603,7 +602,7 @@ static void a_cache_can_be_opened_after_another_was_closed(void **state)
 	}
 }
 
-static void no_lock_is_held_during_a_call(void **state)
+TEST_BOTH(no_lock_is_held_during_a_call)
 {
 	struct ibv_mr *held;
 	struct mrcache_attr attr;
@@ -669,7 +668,7 @@ static bool hits(struct scene *s, const void *addr, size_t length, int access)
 	return fake_calls(FAKE_REG) == before;
 }
 
-static void a_larger_registration_serves_all_within(void **state)
+TEST_BOTH(a_larger_registration_serves_all_within)
 {
 	struct scene s;
 
@@ -697,7 +696,7 @@ static void a_larger_registration_serves_all_within(void **state)
 	finish(&s);
 }
 
-static void partial_overlap_is_a_miss(void **state)
+TEST_BOTH(partial_overlap_is_a_miss)
 {
 	struct scene s;
 
@@ -712,7 +711,7 @@ static void partial_overlap_is_a_miss(void **state)
 	finish(&s);
 }
 
-static void within_local_access_may_be_wider_and_remote_never(void **state)
+TEST_BOTH(within_local_access_may_be_wider_and_remote_never)
 {
 	static const int both = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ;
 	struct scene s;
@@ -739,7 +738,7 @@ static void within_local_access_may_be_wider_and_remote_never(void **state)
 	finish(&s);
 }
 
-static void without_contain_only_the_exact_range_serves(void **state)
+TEST_BOTH(without_contain_only_the_exact_range_serves)
 {
 	struct scene s;
 
@@ -750,7 +749,7 @@ static void without_contain_only_the_exact_range_serves(void **state)
 	finish(&s);
 }
 
-static void what_a_larger_one_served_goes_with_it(void **state)
+TEST_BOTH(what_a_larger_one_served_goes_with_it)
 {
 	struct ibv_mr *big, *small;
 	struct scene s;
@@ -770,7 +769,7 @@ static void what_a_larger_one_served_goes_with_it(void **state)
 	finish(&s);
 }
 
-static void page_align_registers_whole_pages(void **state)
+TEST_BOTH(page_align_registers_whole_pages)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -842,7 +841,7 @@ static void passes_through(struct scene *s, void *addr, size_t length,
 				 said + (before.bypass[reason] ? 0 : 1));
 }
 
-static void what_cannot_be_cached_passes_through(void **state)
+TEST_BOTH(what_cannot_be_cached_passes_through)
 {
 	struct scene s;
 
@@ -875,7 +874,7 @@ static void what_cannot_be_cached_passes_through(void **state)
 	finish(&s);
 }
 
-static void with_fork_support_everything_passes_through(void **state)
+TEST_BOTH(with_fork_support_everything_passes_through)
 {
 	struct scene s;
 
@@ -887,12 +886,11 @@ static void with_fork_support_everything_passes_through(void **state)
 	finish(&s);
 }
 
-static void without_a_monitor_everything_passes_through(void **state)
+TEST(without_a_monitor_everything_passes_through)
 {
 	struct ibv_mr *mr;
 	struct scene s;
 
-	(void)state;
 	begin(&s, NO_MONITOR);
 	assert_string_equal(mrcache_monitor(s.cache), "none");
 	passes_through(&s, page(0), PAGE, LOCAL, MRCACHE_BYPASS_MONITOR);
@@ -906,7 +904,7 @@ static void without_a_monitor_everything_passes_through(void **state)
 	finish(&s);
 }
 
-static void what_monitor_and_limits_refuse_passes_through(void **state)
+TEST_BOTH(what_monitor_and_limits_refuse_passes_through)
 {
 	struct mrcache_attr attr;
 	struct scene s;
@@ -925,7 +923,7 @@ static void what_monitor_and_limits_refuse_passes_through(void **state)
 	finish(&s);
 }
 
-static void remote_access_is_cached_if_wanted(void **state)
+TEST_BOTH(remote_access_is_cached_if_wanted)
 {
 	struct mrcache_attr attr;
 	struct ibv_mr *mr;
@@ -944,7 +942,7 @@ static void remote_access_is_cached_if_wanted(void **state)
 	finish(&s);
 }
 
-static void quiet_says_nothing(void **state)
+TEST_BOTH(quiet_says_nothing)
 {
 	struct mrcache_attr attr;
 	struct ibv_mr *mr;
@@ -962,45 +960,5 @@ static void quiet_says_nothing(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST_BOTH(a_second_registration_is_a_hit),
-		TEST_BOTH(every_part_of_the_key_counts),
-		TEST_BOTH(overlapping_registrations_coexist),
-		TEST_BOTH(very_many_registrations_are_all_found),
-		TEST_BOTH(every_holder_gives_back_once),
-		TEST_BOTH(any_thread_may_give_back),
-		TEST_BOTH(holds_that_went_both_ways_are_counted_right),
-		TEST_BOTH(a_thread_that_ends_leaves_its_holds),
-		TEST_BOTH(what_is_held_outlives_its_memory),
-		TEST_BOTH(
-			what_is_idle_and_stale_is_deregistered_at_the_next_miss),
-		TEST_BOTH(an_address_of_libibverbs_may_be_used_again),
-		TEST_BOTH(valid_says_what_changed),
-		TEST_BOTH(valid_knows_what_was_flushed),
-		TEST_BOTH(valid_is_free_when_nothing_changed),
-		TEST_BOTH(flush_takes_one_pd_or_all),
-		TEST_BOTH(flush_counts_what_is_not_cached_too),
-		TEST_BOTH(invalidate_takes_what_overlaps),
-		TEST_BOTH(invalidate_reaches_what_was_flushed),
-		TEST_BOTH(close_refuses_while_something_is_held),
-		TEST_BOTH(many_caches_live_side_by_side),
-		TEST_BOTH(giving_back_for_another_thread_asks_no_third),
-		TEST_BOTH(closed_caches_do_not_pile_up),
-		TEST_BOTH(a_cache_can_be_opened_after_another_was_closed),
-		TEST_BOTH(no_lock_is_held_during_a_call),
-		TEST_BOTH(a_larger_registration_serves_all_within),
-		TEST_BOTH(partial_overlap_is_a_miss),
-		TEST_BOTH(within_local_access_may_be_wider_and_remote_never),
-		TEST_BOTH(without_contain_only_the_exact_range_serves),
-		TEST_BOTH(what_a_larger_one_served_goes_with_it),
-		TEST_BOTH(page_align_registers_whole_pages),
-		TEST_BOTH(what_cannot_be_cached_passes_through),
-		TEST_BOTH(with_fork_support_everything_passes_through),
-		TEST(without_a_monitor_everything_passes_through),
-		TEST_BOTH(what_monitor_and_limits_refuse_passes_through),
-		TEST_BOTH(remote_access_is_cached_if_wanted),
-		TEST_BOTH(quiet_says_nothing),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

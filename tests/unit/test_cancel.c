@@ -138,31 +138,23 @@ static void is_not_cancelled_inside(unsigned int flags,
 	}
 }
 
-#define CASE(name, prepare, act)                                        \
-	static void name(void **state)                                  \
+#define IS_NOT_CANCELLED_INSIDE(name, prepare, act)                     \
+	TEST_BOTH(name)                                                 \
 	{                                                               \
 		is_not_cancelled_inside(flags_of(state), prepare, act); \
 	}
 
-CASE(a_new_registration, nothing, register_one)
-CASE(a_changed_one, register_changed, register_one)
-CASE(giving_back_the_last_of_a_stale_one, hold_and_doom, give_back)
-CASE(giving_back_what_was_not_cached, hold_uncached, give_back)
-CASE(a_flush, register_changed, flush)
-CASE(a_question, hold_and_doom, ask)
-CASE(an_invalidation, register_changed, invalidate)
+IS_NOT_CANCELLED_INSIDE(a_new_registration, nothing, register_one)
+IS_NOT_CANCELLED_INSIDE(a_changed_one, register_changed, register_one)
+IS_NOT_CANCELLED_INSIDE(giving_back_the_last_of_a_stale_one, hold_and_doom,
+			give_back)
+IS_NOT_CANCELLED_INSIDE(giving_back_what_was_not_cached, hold_uncached,
+			give_back)
+IS_NOT_CANCELLED_INSIDE(a_flush, register_changed, flush)
+IS_NOT_CANCELLED_INSIDE(a_question, hold_and_doom, ask)
+IS_NOT_CANCELLED_INSIDE(an_invalidation, register_changed, invalidate)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST_BOTH(a_new_registration),
-		TEST_BOTH(a_changed_one),
-		TEST_BOTH(giving_back_the_last_of_a_stale_one),
-		TEST_BOTH(giving_back_what_was_not_cached),
-		TEST_BOTH(a_flush),
-		TEST_BOTH(a_question),
-		TEST_BOTH(an_invalidation),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

@@ -35,86 +35,6 @@ static void lines_fit(const char *text)
 
 /* --- usage -------------------------------------------------------------------- */
 
-static void help_and_version(void **state)
-{
-	NEEDS_COMMAND();
-	MRCACHE(&e, "--help");
-	assert_status(&e, 0);
-	assert_out(&e, "run");
-	assert_out(&e, "doctor");
-	assert_out(&e, "stat");
-	MRCACHE(&e, "--version");
-	assert_status(&e, 0);
-	assert_int_equal(strncmp(e.out, "mrcache ", 8), 0);
-	MRCACHE(&e, "run", "--help");
-	assert_status(&e, 0);
-	assert_out(&e, "--remote");
-	MRCACHE(&e, "help", "stat");
-	assert_status(&e, 0);
-	assert_out(&e, "--watch");
-	MRCACHE(&e, "doctor", "-h");
-	assert_status(&e, 0);
-	assert_out(&e, "--json");
-}
-
-static void wrong_usage(void **state)
-{
-	NEEDS_COMMAND();
-	execute_as(&e, &(const struct as){0},
-		   (const char *const[]){NULL, NULL});
-	assert_status(&e, 2);
-	assert_err(&e, "a command is missing");
-	MRCACHE(&e, "strat");
-	assert_status(&e, 2);
-	assert_err(&e, "no command 'strat'");
-	assert_err(&e, "--help");
-	MRCACHE(&e, "--nonsense");
-	assert_status(&e, 2);
-	MRCACHE(&e, "doctor", "--timeout=0");
-	assert_status(&e, 2);
-	MRCACHE(&e, "doctor", "no-such-program");
-	assert_status(&e, 127);
-	MRCACHE(&e, "env", "now");
-	assert_status(&e, 2);
-	MRCACHE(&e, "stat", "12x");
-	assert_status(&e, 2);
-	MRCACHE(&e, "stat", "--watch=0");
-	assert_status(&e, 2);
-	MRCACHE(&e, "stat", "--watch=nan");
-	assert_status(&e, 2);
-	MRCACHE(&e, "stat", "--all", "1");
-	assert_status(&e, 2);
-	MRCACHE(&e, "run");
-	assert_status(&e, 125);
-	assert_err(&e, "a program to run is missing");
-	MRCACHE(&e, "run", "--nonsense", "true");
-	assert_status(&e, 125);
-	MRCACHE(&e, "run", "--max-bytes=many", "true");
-	assert_status(&e, 125);
-	assert_err(&e, "--max-bytes=many: not a size");
-	MRCACHE(&e, "run", "--monitor", "lizard", "true");
-	assert_status(&e, 125);
-	assert_err(&e, "no monitor lizard");
-	MRCACHE(&e, "run", "--linger=-1", "true");
-	assert_status(&e, 125);
-	MRCACHE(&e, "run", "--stack-caches=of", "true");
-	assert_status(&e, 125);
-	assert_err(&e, "--stack-caches=of: not guard, off or keep");
-}
-
-static void nothing_is_lost_silently(void **state)
-{
-	NEEDS_COMMAND();
-	execute_as(&e, &(const struct as){0},
-		   (const char *const[]){"/bin/sh", "-c",
-					 "exec \"$0\" doctor >/dev/full",
-					 command_path(), NULL});
-	assert_status(&e, 1);
-	assert_err(&e, "cannot write");
-}
-
-/* --- run ------------------------------------------------------------------------ */
-
 /* Any library that can be preloaded: sanitizers' builds have no shim. */
 static const char *any_library(void)
 {
@@ -168,7 +88,87 @@ static int without_library(void **state)
 	return 0;
 }
 
-static void status_and_signals_are_the_programs(void **state)
+CASE(help_and_version)
+{
+	NEEDS_COMMAND();
+	MRCACHE(&e, "--help");
+	assert_status(&e, 0);
+	assert_out(&e, "run");
+	assert_out(&e, "doctor");
+	assert_out(&e, "stat");
+	MRCACHE(&e, "--version");
+	assert_status(&e, 0);
+	assert_int_equal(strncmp(e.out, "mrcache ", 8), 0);
+	MRCACHE(&e, "run", "--help");
+	assert_status(&e, 0);
+	assert_out(&e, "--remote");
+	MRCACHE(&e, "help", "stat");
+	assert_status(&e, 0);
+	assert_out(&e, "--watch");
+	MRCACHE(&e, "doctor", "-h");
+	assert_status(&e, 0);
+	assert_out(&e, "--json");
+}
+
+CASE_IN(wrong_usage, with_library, without_library)
+{
+	NEEDS_COMMAND();
+	execute_as(&e, &(const struct as){0},
+		   (const char *const[]){NULL, NULL});
+	assert_status(&e, 2);
+	assert_err(&e, "a command is missing");
+	MRCACHE(&e, "strat");
+	assert_status(&e, 2);
+	assert_err(&e, "no command 'strat'");
+	assert_err(&e, "--help");
+	MRCACHE(&e, "--nonsense");
+	assert_status(&e, 2);
+	MRCACHE(&e, "doctor", "--timeout=0");
+	assert_status(&e, 2);
+	MRCACHE(&e, "doctor", "no-such-program");
+	assert_status(&e, 127);
+	MRCACHE(&e, "env", "now");
+	assert_status(&e, 2);
+	MRCACHE(&e, "stat", "12x");
+	assert_status(&e, 2);
+	MRCACHE(&e, "stat", "--watch=0");
+	assert_status(&e, 2);
+	MRCACHE(&e, "stat", "--watch=nan");
+	assert_status(&e, 2);
+	MRCACHE(&e, "stat", "--all", "1");
+	assert_status(&e, 2);
+	MRCACHE(&e, "run");
+	assert_status(&e, 125);
+	assert_err(&e, "a program to run is missing");
+	MRCACHE(&e, "run", "--nonsense", "true");
+	assert_status(&e, 125);
+	MRCACHE(&e, "run", "--max-bytes=many", "true");
+	assert_status(&e, 125);
+	assert_err(&e, "--max-bytes=many: not a size");
+	MRCACHE(&e, "run", "--monitor", "lizard", "true");
+	assert_status(&e, 125);
+	assert_err(&e, "no monitor lizard");
+	MRCACHE(&e, "run", "--linger=-1", "true");
+	assert_status(&e, 125);
+	MRCACHE(&e, "run", "--stack-caches=of", "true");
+	assert_status(&e, 125);
+	assert_err(&e, "--stack-caches=of: not guard, off or keep");
+}
+
+CASE(nothing_is_lost_silently)
+{
+	NEEDS_COMMAND();
+	execute_as(&e, &(const struct as){0},
+		   (const char *const[]){"/bin/sh", "-c",
+					 "exec \"$0\" doctor >/dev/full",
+					 command_path(), NULL});
+	assert_status(&e, 1);
+	assert_err(&e, "cannot write");
+}
+
+/* --- run ------------------------------------------------------------------------ */
+
+CASE_IN(status_and_signals_are_the_programs, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	MRCACHE(&e, "run", "-q", "--", "sh", "-c", "exit 42");
@@ -182,7 +182,7 @@ static void status_and_signals_are_the_programs(void **state)
 	assert_string_equal(e.out, "--remote a b\n");
 }
 
-static void the_process_becomes_the_program(void **state)
+CASE_IN(the_process_becomes_the_program, with_library, without_library)
 {
 	char number[32];
 
@@ -195,7 +195,7 @@ static void the_process_becomes_the_program(void **state)
 	assert_string_equal(e.out, number);
 }
 
-static void what_cannot_be_run(void **state)
+CASE_IN(what_cannot_be_run, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	MRCACHE(&e, "run", "-q", "no-such-program");
@@ -216,7 +216,7 @@ static void what_cannot_be_run(void **state)
 	assert_err(&e, "/no/such/shim.so");
 }
 
-static void the_environment_it_sets(void **state)
+CASE_IN(the_environment_it_sets, with_library, without_library)
 {
 	char want[2 * PATH_MAX];
 
@@ -241,7 +241,7 @@ static void the_environment_it_sets(void **state)
 	assert_null(strstr(e.out, "MRCACHE_LOG="));
 }
 
-static void what_is_preloaded_stays(void **state)
+CASE_IN(what_is_preloaded_stays, with_library, without_library)
 {
 	char want[2 * PATH_MAX];
 
@@ -258,7 +258,7 @@ static void what_is_preloaded_stays(void **state)
 	assert_out(&e, want);
 }
 
-static void programs_that_cannot_be_helped(void **state)
+CASE_IN(programs_that_cannot_be_helped, with_library, without_library)
 {
 	static const char busybox[] = "/bin/busybox";
 	char script[] = "/tmp/mrcache-script.XXXXXX";
@@ -285,7 +285,7 @@ static void programs_that_cannot_be_helped(void **state)
 }
 
 /* Every file that is executable is looked into, so it may be anything. */
-static void programs_that_are_damaged(void **state)
+CASE_IN(programs_that_are_damaged, with_library, without_library)
 {
 	char path[] = "/tmp/mrcache-elf.XXXXXX";
 	char copy[4096];
@@ -323,7 +323,7 @@ static void programs_that_are_damaged(void **state)
 	unlink(path);
 }
 
-static void settings_that_make_no_sense(void **state)
+CASE_IN(settings_that_make_no_sense, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	setenv("MRCACHE_LINGER", "soon", 1);
@@ -361,7 +361,7 @@ static void settings_that_make_no_sense(void **state)
 	"sh", "-c", \
 		"env | grep -E '^(MRCACHE_GUARD|UCX_|FI_|OMPI_MCA|MV|MPIR)' | LC_ALL=C sort"
 
-static void without_a_driver_all_are_off(void **state)
+CASE_IN(without_a_driver_all_are_off, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	MRCACHE(&e, "run", "-v", SHOW);
@@ -380,7 +380,7 @@ static void without_a_driver_all_are_off(void **state)
 	assert_string_equal(e.err, "");
 }
 
-static void kept_if_asked_and_loudly(void **state)
+CASE_IN(kept_if_asked_and_loudly, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	MRCACHE(&e, "run", "-v", "--stack-caches=keep", SHOW);
@@ -396,7 +396,7 @@ static void kept_if_asked_and_loudly(void **state)
 	assert_err(&e, "LEFT ON");
 }
 
-static void what_the_user_set_stays(void **state)
+CASE_IN(what_the_user_set_stays, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	setenv("UCX_RCACHE_ENABLE", "y", 1);
@@ -420,7 +420,7 @@ static void what_the_user_set_stays(void **state)
 }
 
 /* Empty files will do: only their names are looked for. */
-static void only_what_is_installed_is_told(void **state)
+CASE_IN(only_what_is_installed_is_told, with_library, without_library)
 {
 	char directory[] = "/tmp/mrcache-stacks.XXXXXX", path[64];
 
@@ -441,7 +441,7 @@ static void only_what_is_installed_is_told(void **state)
 	rmdir(directory);
 }
 
-static void one_process_of_a_job_says_it(void **state)
+CASE_IN(one_process_of_a_job_says_it, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	setenv("MPI_LOCALRANKID", "1", 1);
@@ -478,7 +478,7 @@ static void says_of(const char *name, const char *words)
 	rmdir(link);
 }
 
-static void launchers_that_drop_the_environment(void **state)
+CASE_IN(launchers_that_drop_the_environment, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	says_of("sudo", "sudo gives what it starts another environment: put "
@@ -495,7 +495,7 @@ static void launchers_that_drop_the_environment(void **state)
 /* --- env -------------------------------------------------------------------------- */
 
 /* What a shell has after eval is what run gives a program. */
-static void env_is_what_run_exports(void **state)
+CASE_IN(env_is_what_run_exports, with_library, without_library)
 {
 	static char ran[sizeof(e.out)];
 
@@ -542,7 +542,7 @@ static void env_is_what_run_exports(void **state)
 	assert_string_equal(e.out, "");
 }
 
-static void env_for_other_hosts(void **state)
+CASE_IN(env_for_other_hosts, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	MRCACHE(&e, "env", "--elsewhere", "-v");
@@ -569,7 +569,7 @@ static void env_for_other_hosts(void **state)
 	"\"registrations\":5,\"protected\":true}\\n"
 #define SAYS(lines, file) "printf '" lines "' >$MRCACHE_VERIFY/" file "; "
 
-static void verify_needs_evidence(void **state)
+CASE_IN(verify_needs_evidence, with_library, without_library)
 {
 	char directory[] = "/tmp/mrcache-evidence.XXXXXX", option[96];
 
@@ -617,7 +617,7 @@ static void verify_needs_evidence(void **state)
 }
 
 /* As what a daemon starts may be. */
-static void verify_where_children_are_ignored(void **state)
+CASE_IN(verify_where_children_are_ignored, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	assert_true(execute_begin(
@@ -629,7 +629,7 @@ static void verify_where_children_are_ignored(void **state)
 	assert_status(&e, 7);
 }
 
-static void guards_by_name(void **state)
+CASE_IN(guards_by_name, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	setenv("MRCACHE_GUARD", "ucx,mpi", 1);
@@ -646,7 +646,7 @@ static void guards_by_name(void **state)
 
 /* --- doctor ---------------------------------------------------------------------- */
 
-static void a_doctor_says_what_to_do(void **state)
+CASE_IN(a_doctor_says_what_to_do, with_library, without_library)
 {
 	const char *line;
 	bool bad = false;
@@ -678,7 +678,7 @@ static void a_doctor_says_what_to_do(void **state)
 	assert_false(bad);
 }
 
-static void a_doctor_speaks_json(void **state)
+CASE_IN(a_doctor_speaks_json, with_library, without_library)
 {
 	NEEDS_COMMAND();
 	MRCACHE(&e, "doctor", "--json");
@@ -709,7 +709,7 @@ static void a_doctor_speaks_json(void **state)
 }
 
 /* As srun starts it: four tasks on two nodes, of which it is told no other way. */
-static void a_doctor_on_each_node_of_srun(void **state)
+CASE_IN(a_doctor_on_each_node_of_srun, with_library, without_library)
 {
 	static const char *const tasks[][2] = {
 		{"0", "0"}, {"1", "1"}, {"2", "0"}, {"3", "1"}};
@@ -733,7 +733,7 @@ static void a_doctor_on_each_node_of_srun(void **state)
 	unsetenv("SLURM_LOCALID");
 }
 
-static void a_small_memlock(void **state)
+CASE_IN(a_small_memlock, with_library, without_library)
 {
 	const struct as small = {.uid = getuid() ? 0 : NOBODY,
 				 .memlock = 64 << 10};
@@ -843,7 +843,7 @@ static void is_refused(const char *reason)
 	assert_null(strstr(e.out, "program"));
 }
 
-static void counters_are_shown(void **state)
+CASE_IN(counters_are_shown, new_counters, no_counters)
 {
 	NEEDS_COMMAND();
 	put();
@@ -879,7 +879,7 @@ static void counters_are_shown(void **state)
 }
 
 /* Of a process that runs, as this one does, by its counters. */
-static void verify_says_so_far_at_a_signal(void **state)
+CASE_IN(verify_says_so_far_at_a_signal, new_counters, no_counters)
 {
 	char script[512], host[128] = "", go[] = "/tmp/mrcache-go.XXXXXX";
 	int fd = mkstemp(go);
@@ -936,7 +936,7 @@ static void verify_says_so_far_at_a_signal(void **state)
 	without_library(state);
 }
 
-static void large_counters_keep_their_column(void **state)
+CASE_IN(large_counters_keep_their_column, new_counters, no_counters)
 {
 	NEEDS_COMMAND();
 	for (int i = 0; i < STATS; i++)
@@ -949,7 +949,7 @@ static void large_counters_keep_their_column(void **state)
 	assert_status(&e, 0);
 }
 
-static void a_watch_ends_with_ctrl_c(void **state)
+CASE_IN(a_watch_ends_with_ctrl_c, new_counters, no_counters)
 {
 	static const int signals[] = {SIGINT, SIGTERM};
 
@@ -971,7 +971,7 @@ static void a_watch_ends_with_ctrl_c(void **state)
 	}
 }
 
-static void a_watch_ends_with_the_process(void **state)
+CASE_IN(a_watch_ends_with_the_process, new_counters, no_counters)
 {
 	NEEDS_COMMAND();
 	put();
@@ -989,7 +989,7 @@ static void a_watch_ends_with_the_process(void **state)
 	assert_err(&e, "has ended");
 }
 
-static void nothing_to_show(void **state)
+CASE_IN(nothing_to_show, new_counters, no_counters)
 {
 	NEEDS_COMMAND();
 	MRCACHE(&e, "stat", self());
@@ -1000,7 +1000,7 @@ static void nothing_to_show(void **state)
 	assert_err(&e, "there is no process 2147483647");
 }
 
-static void files_cut_short(void **state)
+CASE_IN(files_cut_short, new_counters, no_counters)
 {
 	static const size_t sizes[] = {1, 8, 16, 64, 4096, sizeof(good) - 1};
 
@@ -1014,7 +1014,7 @@ static void files_cut_short(void **state)
 	assert_int_equal(access(path, F_OK), 0);
 }
 
-static void files_with_wrong_content(void **state)
+CASE_IN(files_with_wrong_content, new_counters, no_counters)
 {
 	NEEDS_COMMAND();
 	good.magic++;
@@ -1040,7 +1040,7 @@ static void files_with_wrong_content(void **state)
 	is_refused("not made by mrcache");
 }
 
-static void names_are_not_trusted(void **state)
+CASE_IN(names_are_not_trusted, new_counters, no_counters)
 {
 	NEEDS_COMMAND();
 	/* Neither an end nor anything a terminal would obey. */
@@ -1058,7 +1058,7 @@ static void names_are_not_trusted(void **state)
 	assert_out(&e, "\"?[2J?\\\"\\\\?xxxx");
 }
 
-static void other_kinds_of_files(void **state)
+CASE_IN(other_kinds_of_files, new_counters, no_counters)
 {
 	char target[] = "/tmp/mrcache-target.XXXXXX";
 	int fd;
@@ -1081,7 +1081,7 @@ static void other_kinds_of_files(void **state)
 	assert_int_equal(rmdir(path), 0);
 }
 
-static void files_others_can_write(void **state)
+CASE_IN(files_others_can_write, new_counters, no_counters)
 {
 	char second[160];
 
@@ -1098,7 +1098,7 @@ static void files_others_can_write(void **state)
 	assert_status(&e, 0);
 }
 
-static void files_of_other_users(void **state)
+CASE_IN(files_of_other_users, new_counters, no_counters)
 {
 	NEEDS_COMMAND();
 	if (geteuid())
@@ -1117,7 +1117,7 @@ static void files_of_other_users(void **state)
 	assert_err(&e, "belongs to another user");
 }
 
-static void dead_processes_are_cleared_away(void **state)
+CASE_IN(dead_processes_are_cleared_away, new_counters, no_counters)
 {
 	NEEDS_COMMAND();
 	good.started--; /* another process had this number */
@@ -1128,7 +1128,7 @@ static void dead_processes_are_cleared_away(void **state)
 }
 
 /* It may live in another PID namespace. */
-static void what_is_mapped_is_not_cleared_away(void **state)
+CASE_IN(what_is_mapped_is_not_cleared_away, new_counters, no_counters)
 {
 	void *mapping;
 	int fd;
@@ -1148,7 +1148,7 @@ static void what_is_mapped_is_not_cleared_away(void **state)
 }
 
 /* One that calls the library itself, as this program does. */
-static void users_of_the_library(void **state)
+CASE_IN(users_of_the_library, new_counters, no_counters)
 {
 	struct mrcache *first, *second;
 	struct mrcache_attr attr;
@@ -1181,13 +1181,12 @@ static void users_of_the_library(void **state)
 }
 
 /* The signal of RLIMIT_FSIZE would end the program. */
-static void a_limit_of_file_sizes_costs_the_file_only(void **state)
+CASE_IN(a_limit_of_file_sizes_costs_the_file_only, new_counters, no_counters)
 {
 	struct rlimit limit = {0, RLIM_INFINITY};
 	struct mrcache_attr attr;
 	int status;
 
-	(void)state;
 	mrcache_attr_init(&attr);
 	attr.monitor = "none";
 	e.pid = fork();
@@ -1201,7 +1200,7 @@ static void a_limit_of_file_sizes_costs_the_file_only(void **state)
 	assert_int_equal(status, 0);
 }
 
-static void names_that_are_nearly_right(void **state)
+CASE_IN(names_that_are_nearly_right, new_counters, no_counters)
 {
 	static const char *const wrong[] = {"mrcache.0",      "mrcache.%d.%d.x",
 					    "mrcache.+%d.%d", "mrcache.%d.0%d",
@@ -1247,7 +1246,7 @@ static char *source(const char *name)
 	return text;
 }
 
-static void every_option_is_described(void **state)
+CASE(every_option_is_described)
 {
 	static const char *const commands[] = {"run", "env", "doctor", "stat"};
 	char option[64], want[80];
@@ -1281,12 +1280,11 @@ static void every_option_is_described(void **state)
 	}
 }
 
-static void every_setting_is_described(void **state)
+CASE(every_setting_is_described)
 {
 	const char *text = source("docs/man/mrcache.7"), *name;
 	char want[80];
 
-	(void)state;
 	if (!text)
 		skip();
 	assert_non_null(strstr(text, ".It Ev MRCACHE_GUARD\n"));
@@ -1317,61 +1315,8 @@ static void every_setting_is_described(void **state)
 	}
 }
 
-#define RUN_TEST(f) \
-	cmocka_unit_test_setup_teardown(f, with_library, without_library)
-#define STAT_TEST(f) \
-	cmocka_unit_test_setup_teardown(f, new_counters, no_counters)
-
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(help_and_version),
-		RUN_TEST(wrong_usage),
-		cmocka_unit_test(nothing_is_lost_silently),
-		RUN_TEST(status_and_signals_are_the_programs),
-		RUN_TEST(the_process_becomes_the_program),
-		RUN_TEST(what_cannot_be_run),
-		RUN_TEST(the_environment_it_sets),
-		RUN_TEST(what_is_preloaded_stays),
-		RUN_TEST(programs_that_cannot_be_helped),
-		RUN_TEST(programs_that_are_damaged),
-		RUN_TEST(settings_that_make_no_sense),
-		RUN_TEST(without_a_driver_all_are_off),
-		RUN_TEST(kept_if_asked_and_loudly),
-		RUN_TEST(what_the_user_set_stays),
-		RUN_TEST(only_what_is_installed_is_told),
-		RUN_TEST(one_process_of_a_job_says_it),
-		RUN_TEST(launchers_that_drop_the_environment),
-		RUN_TEST(env_is_what_run_exports),
-		RUN_TEST(env_for_other_hosts),
-		RUN_TEST(verify_needs_evidence),
-		RUN_TEST(verify_where_children_are_ignored),
-		RUN_TEST(guards_by_name),
-		RUN_TEST(a_doctor_says_what_to_do),
-		RUN_TEST(a_doctor_speaks_json),
-		RUN_TEST(a_doctor_on_each_node_of_srun),
-		RUN_TEST(a_small_memlock),
-		STAT_TEST(counters_are_shown),
-		STAT_TEST(verify_says_so_far_at_a_signal),
-		STAT_TEST(large_counters_keep_their_column),
-		STAT_TEST(a_watch_ends_with_ctrl_c),
-		STAT_TEST(a_watch_ends_with_the_process),
-		STAT_TEST(nothing_to_show),
-		STAT_TEST(files_cut_short),
-		STAT_TEST(files_with_wrong_content),
-		STAT_TEST(names_are_not_trusted),
-		STAT_TEST(other_kinds_of_files),
-		STAT_TEST(files_others_can_write),
-		STAT_TEST(files_of_other_users),
-		STAT_TEST(dead_processes_are_cleared_away),
-		STAT_TEST(what_is_mapped_is_not_cleared_away),
-		STAT_TEST(names_that_are_nearly_right),
-		STAT_TEST(users_of_the_library),
-		STAT_TEST(a_limit_of_file_sizes_costs_the_file_only),
-		cmocka_unit_test(every_option_is_described),
-		cmocka_unit_test(every_setting_is_described),
-	};
-
 	alarm(150);
-	return cmocka_run_group_tests(tests, plain_environment, NULL);
+	return run_cases(plain_environment, NULL);
 }

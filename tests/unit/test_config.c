@@ -64,11 +64,10 @@ static void refused(const char *name, const char *value)
 	assert_int_equal(log_containing(name), 1);
 }
 
-static void the_defaults_are_sane(void **state)
+TEST(the_defaults_are_sane)
 {
 	struct mrcache_attr attr;
 
-	(void)state;
 	unset_all();
 	memset(&attr, 0xa5, sizeof(attr));
 	mrcache_attr_init(&attr);
@@ -101,7 +100,7 @@ static void write_to(const char *directory, const char *name, const char *text)
 	assert_int_equal(fclose(f), 0);
 }
 
-static void the_least_limit_of_all_control_groups_counts(void **state)
+TEST(the_least_limit_of_all_control_groups_counts)
 {
 	static const struct {
 		const char *membership, *top, *inner;
@@ -121,7 +120,6 @@ static void the_least_limit_of_all_control_groups_counts(void **state)
 	char root[] = "/tmp/test_config.XXXXXX", membership[64], inner[64],
 	     command[128];
 
-	(void)state;
 	assert_non_null(mkdtemp(root));
 	snprintf(membership, sizeof(membership), "%s/membership", root);
 	snprintf(inner, sizeof(inner), "%s/a/b", root);
@@ -139,7 +137,7 @@ static void the_least_limit_of_all_control_groups_counts(void **state)
 	assert_int_equal(mrc_cgroup_limit(membership, root), UINT64_MAX);
 }
 
-static void ranks_share_what_there_is(void **state)
+TEST(ranks_share_what_there_is)
 {
 	static const struct {
 		const char *name, *value;
@@ -158,7 +156,6 @@ static void ranks_share_what_there_is(void **state)
 	struct mrc_limits alone, shared;
 	struct mrcache_attr attr;
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
 		unsetenv(cases[i].name);
 	mrc_limits(&alone);
@@ -177,14 +174,13 @@ static void ranks_share_what_there_is(void **state)
 	}
 }
 
-static void what_may_not_be_locked_is_not_planned_for(void **state)
+TEST(what_may_not_be_locked_is_not_planned_for)
 {
 	struct rlimit limit = {2 << 20, 2 << 20};
 	struct mrc_limits limits;
 	pid_t pid = fork();
 	int status;
 
-	(void)state;
 	if (!pid) {
 		/* The limit does not bind who has CAP_IPC_LOCK. */
 		setrlimit(RLIMIT_MEMLOCK, &limit);
@@ -199,7 +195,7 @@ static void what_may_not_be_locked_is_not_planned_for(void **state)
 	assert_int_equal(status, 0);
 }
 
-static void sizes_take_suffixes(void **state)
+TEST(sizes_take_suffixes)
 {
 	static const struct {
 		const char *text;
@@ -249,7 +245,6 @@ static void sizes_take_suffixes(void **state)
 	};
 	struct mrcache_attr attr;
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
 		assert_int_equal(with("MRCACHE_MAX_BYTES", good[i].text, &attr),
 				 0);
@@ -265,7 +260,7 @@ static void sizes_take_suffixes(void **state)
 	}
 }
 
-static void numbers_take_none(void **state)
+TEST(numbers_take_none)
 {
 	static const struct {
 		const char *text;
@@ -277,7 +272,6 @@ static void numbers_take_none(void **state)
 	};
 	struct mrcache_attr attr;
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
 		assert_int_equal(with("MRCACHE_REPINS", good[i].text, &attr),
 				 0);
@@ -292,7 +286,7 @@ static void numbers_take_none(void **state)
 	}
 }
 
-static void flags_are_0_or_1(void **state)
+TEST(flags_are_0_or_1)
 {
 	static const struct {
 		const char *name;
@@ -307,7 +301,6 @@ static void flags_are_0_or_1(void **state)
 					  " 1",	  "1 ", "00x", "4294967297"};
 	struct mrcache_attr attr;
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
 		const bool *member =
 			(const bool *)((char *)&attr + flags[i].member);
@@ -323,11 +316,10 @@ static void flags_are_0_or_1(void **state)
 		refused("MRCACHE_PAGE_ALIGN", bad[j]);
 }
 
-static void page_align_needs_contain(void **state)
+TEST(page_align_needs_contain)
 {
 	struct mrcache_attr attr;
 
-	(void)state;
 	assert_int_equal(with("MRCACHE_PAGE_ALIGN", "1", &attr), -EINVAL);
 	assert_int_equal(log_lines(MRCACHE_LOG_ERROR), 1);
 	quiet_attr(&attr);
@@ -359,7 +351,7 @@ static void page_align_needs_contain(void **state)
 	unset_all();
 }
 
-static void monitors_have_names(void **state)
+TEST(monitors_have_names)
 {
 	static const char *const good[] = {"auto", "ummunotify",
 					   "ummunotify-2010", "none"};
@@ -368,7 +360,6 @@ static void monitors_have_names(void **state)
 		"none ", "userfaultfd", "0"};
 	struct mrcache_attr attr;
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
 		assert_int_equal(with("MRCACHE_MONITOR", good[i], &attr), 0);
 		assert_string_equal(attr.monitor, good[i]);
@@ -390,7 +381,7 @@ static void monitors_have_names(void **state)
 	assert_string_equal(attr.device, "relative/path");
 }
 
-static void log_levels_have_names(void **state)
+TEST(log_levels_have_names)
 {
 	static const char *const good[] = {"quiet", "error", "warn", "info",
 					   "debug"};
@@ -398,7 +389,6 @@ static void log_levels_have_names(void **state)
 					  "warning", "all", "debug "};
 	struct mrcache_attr attr;
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
 		assert_int_equal(with("MRCACHE_LOG", good[i], &attr), 0);
 		assert_int_equal(attr.log_level, i);
@@ -414,11 +404,10 @@ static void log_levels_have_names(void **state)
 	unset_all();
 }
 
-static void levels_filter_what_is_said(void **state)
+TEST(levels_filter_what_is_said)
 {
 	struct mrcache_attr attr;
 
-	(void)state;
 	for (int level = MRCACHE_LOG_QUIET; level <= MRCACHE_LOG_DEBUG;
 	     level++) {
 		quiet_attr(&attr);
@@ -446,13 +435,12 @@ static struct mrcache *open_with(const char *monitor, const char *device,
 	return mrcache_open(attr);
 }
 
-static void auto_without_a_device_passes_through(void **state)
+TEST(auto_without_a_device_passes_through)
 {
 	struct mrcache_attr attr;
 	struct mrcache_stats stats;
 	struct mrcache *cache;
 
-	(void)state;
 	for (int i = 0; i < 2; i++) {
 		cache = open_with(i ? "auto" : NULL, NO_DEVICE, &attr);
 		assert_non_null(cache);
@@ -467,12 +455,11 @@ static void auto_without_a_device_passes_through(void **state)
 	}
 }
 
-static void a_device_asked_for_by_name_must_be_there(void **state)
+TEST(a_device_asked_for_by_name_must_be_there)
 {
 	static const char *const names[] = {"ummunotify", "ummunotify-2010"};
 	struct mrcache_attr attr;
 
-	(void)state;
 	for (size_t i = 0; i < 2; i++) {
 		assert_null(open_with(names[i], "/nowhere/ummunotify", &attr));
 		assert_int_equal(errno, ENOENT);
@@ -486,12 +473,11 @@ static void a_device_asked_for_by_name_must_be_there(void **state)
 	}
 }
 
-static void none_opens_nothing_and_says_nothing(void **state)
+TEST(none_opens_nothing_and_says_nothing)
 {
 	struct mrcache_attr attr;
 	struct mrcache *cache;
 
-	(void)state;
 	cache = open_with("none", NO_DEVICE, &attr);
 	assert_non_null(cache);
 	assert_string_equal(mrcache_monitor(cache), "none");
@@ -499,12 +485,11 @@ static void none_opens_nothing_and_says_nothing(void **state)
 	assert_int_equal(mrcache_close(cache), 0);
 }
 
-static void the_environment_has_the_last_word(void **state)
+TEST(the_environment_has_the_last_word)
 {
 	struct mrcache_attr attr;
 	struct mrcache *cache;
 
-	(void)state;
 	quiet_attr(&attr);
 	attr.monitor = "ummunotify";
 	attr.device = NO_DEVICE;
@@ -526,7 +511,7 @@ static void the_environment_has_the_last_word(void **state)
 }
 
 /* Nonsense costs a line and the cache, not the program's call. */
-static void nonsense_costs_the_cache_only(void **state)
+TEST(nonsense_costs_the_cache_only)
 {
 	static const char *const wrong[][2] = {
 		{"MRCACHE_MAX_REGS", "many"}, {"MRCACHE_MONITOR", "magic"},
@@ -536,7 +521,6 @@ static void nonsense_costs_the_cache_only(void **state)
 	struct mrcache_attr attr;
 	struct mrcache *cache;
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
 		quiet_attr(&attr);
 		attr.monitor = "ummunotify";
@@ -553,7 +537,7 @@ static void nonsense_costs_the_cache_only(void **state)
 }
 
 /* Without the program's consent the environment takes away and adds nothing. */
-static void the_environment_only_restricts(void **state)
+TEST(the_environment_only_restricts)
 {
 	static const struct {
 		const char *name, *value;
@@ -567,7 +551,6 @@ static void the_environment_only_restricts(void **state)
 	};
 	struct mrcache_attr attr, before;
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(widen) / sizeof(*widen); i++) {
 		quiet_attr(&attr);
 		attr.max_bytes = 10 << 20;
@@ -609,11 +592,10 @@ static void the_environment_only_restricts(void **state)
 }
 
 /* A time limit is less than no limit; but a thread keeps it. */
-static void a_time_limit_restricts_who_has_a_reaper(void **state)
+TEST(a_time_limit_restricts_who_has_a_reaper)
 {
 	struct mrcache_attr attr;
 
-	(void)state;
 	for (int reaper = 0; reaper < 2; reaper++) {
 		quiet_attr(&attr);
 		attr.remote = true;
@@ -628,11 +610,10 @@ static void a_time_limit_restricts_who_has_a_reaper(void **state)
 	}
 }
 
-static void without_attributes_there_are_defaults(void **state)
+TEST(without_attributes_there_are_defaults)
 {
 	struct mrcache *cache;
 
-	(void)state;
 	unset_all();
 	setenv("MRCACHE_MONITOR", "none", 1);
 	cache = mrcache_open(NULL);
@@ -647,12 +628,11 @@ static void without_attributes_there_are_defaults(void **state)
 	unset_all();
 }
 
-static void attributes_that_were_never_initialised_are_refused(void **state)
+TEST(attributes_that_were_never_initialised_are_refused)
 {
 	static const size_t sizes[] = {0, 1, 79, 4097, SIZE_MAX};
 	struct mrcache_attr attr;
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
 		quiet_attr(&attr);
 		/* Nothing else of it may be looked at. */
@@ -664,12 +644,11 @@ static void attributes_that_were_never_initialised_are_refused(void **state)
 	}
 }
 
-static void limits_from_the_environment_apply(void **state)
+TEST(limits_from_the_environment_apply)
 {
 	struct mrcache_attr attr;
 	struct scene s;
 
-	(void)state;
 	quiet_attr(&attr);
 	setenv("MRCACHE_MAX_REGS", "2", 1);
 	attr.remote = true;
@@ -685,9 +664,8 @@ static void limits_from_the_environment_apply(void **state)
 
 /* ---- names ------------------------------------------------------------------------------ */
 
-static void every_reason_has_a_name(void **state)
+TEST(every_reason_has_a_name)
 {
-	(void)state;
 	for (int i = 0; i < MRCACHE_BYPASS_REASONS; i++) {
 		const char *name = mrcache_bypass_name((enum mrcache_bypass)i);
 
@@ -707,9 +685,8 @@ static void every_reason_has_a_name(void **state)
 			    "unknown");
 }
 
-static void every_error_has_words(void **state)
+TEST(every_error_has_words)
 {
-	(void)state;
 	for (int error = -200; error <= 200; error++) {
 		assert_non_null(mrcache_strerror(error));
 		assert_true(strlen(mrcache_strerror(error)) > 3);
@@ -723,31 +700,5 @@ static void every_error_has_words(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(the_defaults_are_sane),
-		TEST(the_least_limit_of_all_control_groups_counts),
-		TEST(ranks_share_what_there_is),
-		TEST(what_may_not_be_locked_is_not_planned_for),
-		TEST(sizes_take_suffixes),
-		TEST(numbers_take_none),
-		TEST(flags_are_0_or_1),
-		TEST(page_align_needs_contain),
-		TEST(monitors_have_names),
-		TEST(log_levels_have_names),
-		TEST(levels_filter_what_is_said),
-		TEST(auto_without_a_device_passes_through),
-		TEST(a_device_asked_for_by_name_must_be_there),
-		TEST(none_opens_nothing_and_says_nothing),
-		TEST(the_environment_has_the_last_word),
-		TEST(nonsense_costs_the_cache_only),
-		TEST(the_environment_only_restricts),
-		TEST(a_time_limit_restricts_who_has_a_reaper),
-		TEST(without_attributes_there_are_defaults),
-		TEST(attributes_that_were_never_initialised_are_refused),
-		TEST(limits_from_the_environment_apply),
-		TEST(every_reason_has_a_name),
-		TEST(every_error_has_words),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

@@ -41,12 +41,11 @@ static size_t find_line(const struct text *text, size_t from, const char *line)
 	return from;
 }
 
-static void readme_shows_what_is_compiled(void **state)
+CASE(readme_shows_what_is_compiled)
 {
 	static struct text readme, snippet;
 	size_t first, end, at;
 
-	(void)state;
 	read_text(&readme, SOURCE_DIR "/README.md");
 	read_text(&snippet, SOURCE_DIR "/examples/snippet.c");
 	first = find_line(&snippet, 0, "/* README begins */") + 1;
@@ -62,13 +61,12 @@ static void readme_shows_what_is_compiled(void **state)
 }
 
 /* Every name in a version script is a .Nm of a page in section 3. */
-static void public_functions_have_pages(void **state)
+CASE(public_functions_have_pages)
 {
 	static struct text map, page;
 	unsigned int functions = 0;
 	glob_t pages;
 
-	(void)state;
 	read_text(&map, SOURCE_DIR "/lib/mrcache.map");
 	/* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread */
 	assert_int_equal(glob(SOURCE_DIR "/docs/man/*.3", 0, NULL, &pages), 0);
@@ -96,10 +94,5 @@ static void public_functions_have_pages(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(readme_shows_what_is_compiled),
-		cmocka_unit_test(public_functions_have_pages),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

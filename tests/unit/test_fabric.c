@@ -465,11 +465,10 @@ static unsigned int registered(void)
 
 /* ---- what is kept ------------------------------------------------------------------------ */
 
-static void announced_is_kept_at_once(void **state)
+TEST(announced_is_kept_at_once)
 {
 	struct domain *domain;
 
-	(void)state;
 	begin_fabric();
 	domain = open_domain(true);
 	assert_int_equal(keeps, 1);
@@ -495,11 +494,10 @@ static void announced_is_kept_at_once(void **state)
 	finish_fabric();
 }
 
-static void the_second_time_if_not_announced(void **state)
+TEST(the_second_time_if_not_announced)
 {
 	struct domain *domain;
 
-	(void)state;
 	begin_fabric();
 	domain = open_domain(false);
 	for (int i = 0; i < 5; i++)
@@ -514,11 +512,10 @@ static void the_second_time_if_not_announced(void **state)
 }
 
 /* Memory of which nothing can be told is registered for each use. */
-static void what_cannot_be_watched_is_not_kept(void **state)
+TEST(what_cannot_be_watched_is_not_kept)
 {
 	struct domain *domain;
 
-	(void)state;
 	begin_fabric();
 	domain = open_domain(true);
 	fake_fail(FAKE_WATCH, 1, FAKE_FOR_EVER, EOPNOTSUPP);
@@ -551,11 +548,10 @@ static void what_cannot_be_watched_is_not_kept(void **state)
 	finish_fabric();
 }
 
-static void a_pin_that_fails(void **state)
+TEST(a_pin_that_fails)
 {
 	struct domain *domain;
 
-	(void)state;
 	begin_fabric();
 	domain = open_domain(true);
 	fake_fail(FAKE_REG, 1, 1, EFAULT);
@@ -568,11 +564,10 @@ static void a_pin_that_fails(void **state)
 	finish_fabric();
 }
 
-static void a_deregistration_that_fails(void **state)
+TEST(a_deregistration_that_fails)
 {
 	static char mr;
 
-	(void)state;
 	begin_fabric();
 	open_domain(true);
 	{
@@ -592,11 +587,10 @@ static void a_deregistration_that_fails(void **state)
 	finish_fabric();
 }
 
-static void nothing_is_kept_if_the_monitor_breaks(void **state)
+TEST(nothing_is_kept_if_the_monitor_breaks)
 {
 	struct domain *domain;
 
-	(void)state;
 	begin_fabric();
 	domain = open_domain(true);
 	assert_true(touch_range(domain, 1, 1));
@@ -616,11 +610,10 @@ static void nothing_is_kept_if_the_monitor_breaks(void **state)
 /* ---- several domains ------------------------------------------------------------------------ */
 
 /* A range of both is right in neither, and comes back in both. */
-static void two_domains(void **state)
+TEST(two_domains)
 {
 	struct domain *a, *b;
 
-	(void)state;
 	begin_fabric();
 	a = open_domain(true);
 	b = open_domain(true);
@@ -644,11 +637,10 @@ static void two_domains(void **state)
 }
 
 /* An entry that nobody announced outlives those of the same range that were. */
-static void domains_of_both_kinds(void **state)
+TEST(domains_of_both_kinds)
 {
 	struct domain *announced, *other;
 
-	(void)state;
 	begin_fabric();
 	other = open_domain(false);
 	assert_true(touch_range(other, 1, 1));
@@ -667,7 +659,7 @@ static void domains_of_both_kinds(void **state)
 }
 
 /* A cache above another, as lnx has: its entry is made of that one's. */
-static void a_domain_above_another(void **state)
+TEST(a_domain_above_another)
 {
 	for (int announced = 0; announced < 2; announced++) {
 		struct domain *low, *high;
@@ -698,7 +690,7 @@ static void change_before_arming(enum fake_call call, enum fake_when when,
 }
 
 /* The window: pinned, then changed, then watched. Nobody is told of that. */
-static void a_change_between_pin_and_watch(void **state)
+TEST(a_change_between_pin_and_watch)
 {
 	for (int above = 0; above < 2; above++) {
 		bool armed = true;
@@ -729,7 +721,7 @@ static void change_after_pin(enum fake_call call, enum fake_when when,
 	}
 }
 
-static void a_change_between_pin_and_subscribe(void **state)
+TEST(a_change_between_pin_and_subscribe)
 {
 	for (int announced = 0; announced < 2; announced++) {
 		bool armed = false;
@@ -753,11 +745,10 @@ static void a_change_between_pin_and_subscribe(void **state)
 }
 
 /* An old entry of one, idle, and a new one of the other: telling takes both. */
-static void what_is_told_takes_all_that_overlap(void **state)
+TEST(what_is_told_takes_all_that_overlap)
 {
 	struct domain *a, *b;
 
-	(void)state;
 	begin_fabric();
 	a = open_domain(true);
 	b = open_domain(true);
@@ -795,11 +786,10 @@ static void ask_from_another(void)
 	pthread_detach(thread);
 }
 
-static void it_is_told_without_locks(void **state)
+TEST(it_is_told_without_locks)
 {
 	struct domain *domain;
 
-	(void)state;
 	begin_fabric();
 	domain = open_domain(true);
 	touch_range(domain, 1, 1);
@@ -819,7 +809,7 @@ static void meet(void)
 }
 
 /* While it is told of a range, an entry of it comes that is not counted. */
-static void an_entry_while_telling(void **state)
+TEST(an_entry_while_telling)
 {
 	/* Because it has changed, or because others need the room. */
 	for (int crowded = 0; crowded < 2; crowded++) {
@@ -910,12 +900,11 @@ static void play(uint64_t seed, unsigned int announced, bool unsubscribes)
  * It is announced and not subscribed. What the same thread subscribes then is
  * another, which the end of the first does not end.
  */
-static void a_cache_that_was_full(void **state)
+TEST(a_cache_that_was_full)
 {
 	struct domain *full, *other;
 	struct entry *entry;
 
-	(void)state;
 	begin_fabric();
 	full = open_domain(true);
 	other = open_domain(false);
@@ -929,7 +918,7 @@ static void a_cache_that_was_full(void **state)
 	finish_fabric();
 }
 
-static void at_random(void **state)
+TEST(at_random)
 {
 	for (uint64_t seed = 1; seed <= (SANITIZED ? 100 : 400); seed++) {
 		play(seed * 0x9e3779b97f4a7c15, seed % 8, seed & 8);
@@ -994,30 +983,26 @@ static void together(unsigned int announced)
 	finish_fabric();
 }
 
-static void threads_that_announce(void **state)
+TEST(threads_that_announce)
 {
-	(void)state;
 	together(7);
 }
 
-static void threads_that_do_not(void **state)
+TEST(threads_that_do_not)
 {
-	(void)state;
 	together(0);
 }
 
-static void threads_of_both_kinds(void **state)
+TEST(threads_of_both_kinds)
 {
-	(void)state;
 	together(5);
 }
 
 /* Memory that the program has freed does not stay registered. */
-static void the_thread_tells(void **state)
+TEST(the_thread_tells)
 {
 	struct domain *domain;
 
-	(void)state;
 	begin_fabric();
 	domain = open_domain(false);
 	touch_range(domain, 1, 1);
@@ -1032,11 +1017,10 @@ static void the_thread_tells(void **state)
 }
 
 /* As under a limit of descriptors that was lowered after it began. */
-static void the_thread_tells_without_poll(void **state)
+TEST(the_thread_tells_without_poll)
 {
 	struct domain *domain;
 
-	(void)state;
 	begin_fabric();
 	domain = open_domain(false);
 	fake_fail(FAKE_POLL, 1, FAKE_FOR_EVER, EINVAL);
@@ -1054,12 +1038,11 @@ static void the_thread_tells_without_poll(void **state)
 }
 
 /* Ranges end where others need the room; nothing else ends them. */
-static void there_is_room_again(void **state)
+TEST(there_is_room_again)
 {
 	struct domain *domain;
 	unsigned int i;
 
-	(void)state;
 	begin_fabric();
 	domain = open_domain(false);
 	fake_max_watches(monitor, 8);
@@ -1153,7 +1136,7 @@ static void *act_cancelled(void *arg)
 }
 
 /* Not with a lock of ours, which libfabric would wait for under its own. */
-static void a_thread_is_not_cancelled_inside(void **state)
+TEST(a_thread_is_not_cancelled_inside)
 {
 	static const struct {
 		void (*prepare)(void);
@@ -1196,9 +1179,8 @@ static void a_thread_is_not_cancelled_inside(void **state)
 
 /* ---- the rest ---------------------------------------------------------------------------------------- */
 
-static void what_the_user_wishes(void **state)
+TEST(what_the_user_wishes)
 {
-	(void)state;
 	begin_fabric();
 	assert_int_equal(fabric_wish(&functions), FABRIC_NONE);
 	fi.setting = "disabled";
@@ -1213,9 +1195,8 @@ static void what_the_user_wishes(void **state)
 	finish_fabric();
 }
 
-static void it_wants_state_words(void **state)
+TEST(it_wants_state_words)
 {
-	(void)state;
 	monitor = fake_monitor_new(0);
 	errno = 0;
 	assert_null(ranges_open(fake_monitor_base(monitor)));
@@ -1223,13 +1204,12 @@ static void it_wants_state_words(void **state)
 	assert_int_equal(fake_monitors(), 0);
 }
 
-static void a_child_keeps_nothing(void **state)
+TEST(a_child_keeps_nothing)
 {
 	struct domain *domain;
 	int status;
 	pid_t pid;
 
-	(void)state;
 	begin_fabric();
 	domain = open_domain(true);
 	assert_true(touch_range(domain, 1, 1));
@@ -1250,11 +1230,10 @@ static void a_child_keeps_nothing(void **state)
 	finish_fabric();
 }
 
-static void without_memory(void **state)
+TEST(without_memory)
 {
 	struct domain *domain;
 
-	(void)state;
 	/* Each allocation of the monitor's in turn, and all after it. */
 	for (unsigned int n = 1; n < 12; n++) {
 		begin_fabric();
@@ -1286,35 +1265,5 @@ static void without_memory(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(it_is_told_without_locks),
-		TEST(an_entry_while_telling),
-		TEST(announced_is_kept_at_once),
-		TEST(the_second_time_if_not_announced),
-		TEST(what_cannot_be_watched_is_not_kept),
-		TEST(a_pin_that_fails),
-		TEST(a_deregistration_that_fails),
-		TEST(nothing_is_kept_if_the_monitor_breaks),
-		TEST(two_domains),
-		TEST(domains_of_both_kinds),
-		TEST(a_domain_above_another),
-		TEST(a_change_between_pin_and_watch),
-		TEST(a_change_between_pin_and_subscribe),
-		TEST(what_is_told_takes_all_that_overlap),
-		TEST(a_cache_that_was_full),
-		TEST(at_random),
-		TEST(threads_that_announce),
-		TEST(threads_that_do_not),
-		TEST(threads_of_both_kinds),
-		TEST(the_thread_tells),
-		TEST(the_thread_tells_without_poll),
-		TEST(there_is_room_again),
-		TEST(a_thread_is_not_cancelled_inside),
-		TEST(what_the_user_wishes),
-		TEST(it_wants_state_words),
-		TEST(a_child_keeps_nothing),
-		TEST(without_memory),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

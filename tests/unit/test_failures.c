@@ -475,12 +475,11 @@ static void interrupted_calls_are_made_again(void **state)
 	}
 }
 
-static void without_a_device_nothing_is_cached(void **state)
+TEST(without_a_device_nothing_is_cached)
 {
 	struct mrcache_attr attr;
 	struct scene s = {.pd = fake_pd(0)};
 
-	(void)state;
 	fake_driver(NULL);
 	wishes(&attr, REAPER);
 	attr.device = FAKE_DEVICE;
@@ -499,27 +498,27 @@ static void without_a_device_nothing_is_cached(void **state)
 #define TEST_ON_ALL(f)	   TEST_ON(f, states), TEST_ON(f, bare), TEST_ON_DEVICES(f)
 #define TEST_ON_DEVICES(f) TEST_ON(f, device), TEST_ON(f, device_2010)
 
+static const struct CMUnitTest on_bases[] = {
+	TEST_ON_ALL(each_allocation_fails),
+	TEST_ON_ALL(each_mapping_fails),
+	TEST_ON_ALL(each_registration_fails),
+	TEST_ON_ALL(each_deregistration_fails),
+	TEST_ON_ALL(each_watch_fails),
+	TEST_ON(each_rearm_fails, states),
+	TEST_ON(each_rearm_fails, bare),
+	TEST_ON(each_rearm_fails, device),
+	TEST_ON(each_renewal_fails, states),
+	TEST_ON(each_renewal_fails, device),
+	TEST_ON_ALL(each_unwatch_fails),
+	TEST_ON_ALL(each_read_fails),
+	TEST_ON_ALL(each_thread_fails),
+	TEST_ON_DEVICES(each_step_of_opening_fails),
+	TEST_ON_DEVICES(interrupted_calls_are_made_again),
+};
+CASES(on_bases);
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST_ON_ALL(each_allocation_fails),
-		TEST_ON_ALL(each_mapping_fails),
-		TEST_ON_ALL(each_registration_fails),
-		TEST_ON_ALL(each_deregistration_fails),
-		TEST_ON_ALL(each_watch_fails),
-		TEST_ON(each_rearm_fails, states),
-		TEST_ON(each_rearm_fails, bare),
-		TEST_ON(each_rearm_fails, device),
-		TEST_ON(each_renewal_fails, states),
-		TEST_ON(each_renewal_fails, device),
-		TEST_ON_ALL(each_unwatch_fails),
-		TEST_ON_ALL(each_read_fails),
-		TEST_ON_ALL(each_thread_fails),
-		TEST_ON_DEVICES(each_step_of_opening_fails),
-		TEST_ON_DEVICES(interrupted_calls_are_made_again),
-		TEST(without_a_device_nothing_is_cached),
-	};
-
 	mrc_reaper_batch = 1; /* or it would be waited for thousands of times */
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

@@ -189,7 +189,7 @@ static void use_and_close_as_a_child(void *arg)
 	close_as_a_child(arg);
 }
 
-static void a_child_passes_through(void **state)
+TEST_BOTH(a_child_passes_through)
 {
 	for (int way = 0; way < WAYS; way++) {
 		struct family f;
@@ -214,7 +214,7 @@ static void fork_again(void *arg)
 	use_and_close_as_a_child(arg);
 }
 
-static void a_grandchild_passes_through(void **state)
+TEST_BOTH(a_grandchild_passes_through)
 {
 	for (int way = 0; way < WAYS; way++) {
 		struct family f;
@@ -237,7 +237,7 @@ static void keep_over_close(void *arg)
 	child_assert(fake_is_registered(mr));
 }
 
-static void what_a_child_registered_is_its_own(void **state)
+TEST_BOTH(what_a_child_registered_is_its_own)
 {
 	struct family f;
 
@@ -277,7 +277,7 @@ static void open_as_a_child(void *arg)
 	child_assert(!fake_first_trouble());
 }
 
-static void a_child_may_have_a_cache_of_its_own(void **state)
+TEST_BOTH(a_child_may_have_a_cache_of_its_own)
 {
 	for (int way = 0; way < WAYS; way++) {
 		struct family f;
@@ -298,7 +298,7 @@ static void fork_at(enum fake_call call, enum fake_when when, void *arg)
 	fake_hook(fork_at, arg);
 }
 
-static void forking_during_a_call_is_no_problem(void **state)
+TEST_BOTH(forking_during_a_call_is_no_problem)
 {
 	struct family f;
 
@@ -339,7 +339,7 @@ static void *fork_with_locks(void *arg)
 }
 
 /* Whoever held them when a child was made behind our back is not there. */
-static void a_child_needs_no_lock_of_its_parent(void **state)
+TEST_BOTH(a_child_needs_no_lock_of_its_parent)
 {
 	struct family f;
 
@@ -350,7 +350,7 @@ static void a_child_needs_no_lock_of_its_parent(void **state)
 	finish_family(&f);
 }
 
-static void two_caches_are_both_the_parents(void **state)
+TEST_BOTH(two_caches_are_both_the_parents)
 {
 	struct family a, b;
 
@@ -421,7 +421,7 @@ static void use_beside_others(void *arg)
 	child_assert(!fake_first_trouble());
 }
 
-static void forking_beside_threads_is_no_problem(void **state)
+TEST_BOTH(forking_beside_threads_is_no_problem)
 {
 	enum { THREADS = 3 };
 	struct busy b = {.stop = false};
@@ -463,7 +463,7 @@ static void wait_until_registered(size_t n)
 	assert_int_equal(fake_registered(NULL), n);
 }
 
-static void the_reaper_is_the_parents_only(void **state)
+TEST_BOTH(the_reaper_is_the_parents_only)
 {
 	struct mrcache_attr attr;
 	struct family f;
@@ -492,7 +492,7 @@ static void the_reaper_is_the_parents_only(void **state)
 /* ---- ibv_fork_init() --------------------------------------------------------------- */
 
 /* An idle page must be in children, and another's at its place left alone. */
-static void with_fork_support_nothing_is_kept(void **state)
+TEST_BOTH(with_fork_support_nothing_is_kept)
 {
 	struct scene s;
 
@@ -514,7 +514,7 @@ static void with_fork_support_nothing_is_kept(void **state)
 	finish(&s);
 }
 
-static void a_held_one_has_fork_support(void **state)
+TEST_BOTH(a_held_one_has_fork_support)
 {
 	struct scene s;
 	struct ibv_mr *mr;
@@ -530,7 +530,7 @@ static void a_held_one_has_fork_support(void **state)
 }
 
 /* fork() copies what is pinned; what is large and idle is not worth that. */
-static void what_is_large_and_idle_goes_before_a_fork(void **state)
+TEST_BOTH(what_is_large_and_idle_goes_before_a_fork)
 {
 	const struct {
 		uint64_t attr;
@@ -603,7 +603,7 @@ static void close_beside(enum fake_call call, enum fake_when when, void *arg)
 	b->was_open = atomic_load(&b->s.cache->open);
 }
 
-static void closing_waits_for_a_fork(void **state)
+TEST_BOTH(closing_waits_for_a_fork)
 {
 	struct beside b = {.closed = -1};
 
@@ -636,7 +636,7 @@ static void open_and_close_another(void *arg, struct ibv_mr *mr, bool stale)
 }
 
 /* mrcache_on_end()'s may call the library, also before a fork. */
-static void what_a_fork_ends_is_told_without_a_lock(void **state)
+TEST_BOTH(what_a_fork_ends_is_told_without_a_lock)
 {
 	struct beside b = {.came = false};
 
@@ -661,7 +661,7 @@ static void child_says_what_it_is(void *arg)
 	child_assert(log_containing("ibv_fork_init") == 0);
 }
 
-static void a_child_says_that_it_is_one(void **state)
+TEST_BOTH(a_child_says_that_it_is_one)
 {
 	struct scene s;
 
@@ -671,7 +671,7 @@ static void a_child_says_that_it_is_one(void **state)
 }
 
 /* It is asked once, at the first registration that could be cached. */
-static void without_fork_support_it_is_asked_once(void **state)
+TEST_BOTH(without_fork_support_it_is_asked_once)
 {
 	struct scene s;
 
@@ -692,7 +692,7 @@ static void without_fork_support_it_is_asked_once(void **state)
 	finish(&s);
 }
 
-static void the_question_leaves_errno_alone(void **state)
+TEST_BOTH(the_question_leaves_errno_alone)
 {
 	struct scene s;
 
@@ -706,25 +706,5 @@ static void the_question_leaves_errno_alone(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST_BOTH(a_child_passes_through),
-		TEST_BOTH(a_grandchild_passes_through),
-		TEST_BOTH(what_a_child_registered_is_its_own),
-		TEST_BOTH(a_child_may_have_a_cache_of_its_own),
-		TEST_BOTH(forking_during_a_call_is_no_problem),
-		TEST_BOTH(a_child_needs_no_lock_of_its_parent),
-		TEST_BOTH(two_caches_are_both_the_parents),
-		TEST_BOTH(forking_beside_threads_is_no_problem),
-		TEST_BOTH(the_reaper_is_the_parents_only),
-		TEST_BOTH(with_fork_support_nothing_is_kept),
-		TEST_BOTH(a_held_one_has_fork_support),
-		TEST_BOTH(what_is_large_and_idle_goes_before_a_fork),
-		TEST_BOTH(closing_waits_for_a_fork),
-		TEST_BOTH(what_a_fork_ends_is_told_without_a_lock),
-		TEST_BOTH(a_child_says_that_it_is_one),
-		TEST_BOTH(without_fork_support_it_is_asked_once),
-		TEST_BOTH(the_question_leaves_errno_alone),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

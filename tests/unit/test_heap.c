@@ -127,7 +127,7 @@ static void fork_well(struct scene *s, struct ibv_mr *held)
 	assert_false(waits_for_itself);
 }
 
-static void what_a_fork_ends_may_free_memory(void **state)
+TEST_BOTH(what_a_fork_ends_may_free_memory)
 {
 	struct mrcache_attr attr;
 	struct ibv_mr *held;
@@ -143,7 +143,7 @@ static void what_a_fork_ends_may_free_memory(void **state)
 	finish_heap(&s);
 }
 
-static void a_child_frees_nothing_before_it_may(void **state)
+TEST_BOTH(a_child_frees_nothing_before_it_may)
 {
 	struct mrcache_attr attr;
 	struct ibv_mr *held;
@@ -174,7 +174,7 @@ static void *register_meanwhile(void *arg)
 	return NULL;
 }
 
-static void who_has_the_lock_may_wait_for_memory(void **state)
+TEST_BOTH(who_has_the_lock_may_wait_for_memory)
 {
 	struct mrcache_attr attr;
 	struct ibv_mr *held;
@@ -207,14 +207,8 @@ static void who_has_the_lock_may_wait_for_memory(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST_BOTH(what_a_fork_ends_may_free_memory),
-		TEST_BOTH(a_child_frees_nothing_before_it_may),
-		TEST_BOTH(who_has_the_lock_may_wait_for_memory),
-	};
-
 	/* As of the shim, and of an allocator of the program. */
 	mrc_fork_init();
 	pthread_atfork(lock_heap, unlock_heap, unlock_heap);
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

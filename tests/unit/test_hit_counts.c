@@ -225,7 +225,7 @@ int pthread_mutex_trylock(pthread_mutex_t *mutex)
 	return real_trylock(mutex);
 }
 
-static void a_hit_allocates_nothing_and_takes_no_lock(void **state)
+TEST(a_hit_allocates_nothing_and_takes_no_lock)
 {
 	struct hitter h;
 
@@ -245,12 +245,11 @@ static void a_hit_allocates_nothing_and_takes_no_lock(void **state)
 	}
 }
 
-static void a_miss_is_seen_to_allocate_and_lock(void **state)
+TEST(a_miss_is_seen_to_allocate_and_lock)
 {
 	static const struct way way = {.name = "miss", .ranges = 1};
 	struct hitter h;
 
-	(void)state;
 	prepare(&h, &way);
 	allocations = locks = 0;
 	touch(&h.s, 1000, 1);
@@ -351,9 +350,8 @@ static int lose_membarrier(const struct way *way)
 	return is_cached(&h.s, 0, 1) ? 0 : 3;
 }
 
-static void without_membarrier_holds_have_fences(void **state)
+TEST(without_membarrier_holds_have_fences)
 {
-	(void)state;
 	assert_child(in_child(lose_membarrier, &ways[1]), 0, "membarrier");
 }
 
@@ -378,7 +376,7 @@ static int one_system_call(const struct way *way)
 	return 0;
 }
 
-static void a_hit_makes_no_system_call(void **state)
+TEST(a_hit_makes_no_system_call)
 {
 #ifdef __SANITIZE_ADDRESS__
 	print_message("# SKIP: AddressSanitizer makes calls of its own\n");
@@ -391,9 +389,8 @@ static void a_hit_makes_no_system_call(void **state)
 	}
 }
 
-static void a_system_call_is_seen(void **state)
+TEST(a_system_call_is_seen)
 {
-	(void)state;
 	assert_child(in_child(one_system_call, NULL), SIGSYS, "getppid");
 }
 
@@ -482,7 +479,7 @@ static int write_to_the_cache(const struct way *way)
 	return 0;
 }
 
-static void a_hit_writes_nothing_that_threads_share(void **state)
+TEST(a_hit_writes_nothing_that_threads_share)
 {
 	for (size_t i = 0; i < WAYS; i++) {
 		fresh(state);
@@ -491,9 +488,8 @@ static void a_hit_writes_nothing_that_threads_share(void **state)
 	}
 }
 
-static void a_write_is_seen(void **state)
+TEST(a_write_is_seen)
 {
-	(void)state;
 	assert_child(in_child(write_to_a_registration, &ways[2]), SIGSEGV,
 		     "registration");
 	assert_child(in_child(write_to_the_cache, &ways[0]), SIGSEGV, "cache");
@@ -562,9 +558,8 @@ static double instructions(size_t way)
 	return totals / (double)((ROUNDS + ranges - 1) / ranges * ranges);
 }
 
-static void a_hit_takes_few_instructions(void **state)
+TEST(a_hit_takes_few_instructions)
 {
-	(void)state;
 	if (system("valgrind --version >/dev/null 2>&1")) {
 		print_message("# SKIP: valgrind is not installed\n");
 		skip();
@@ -587,21 +582,7 @@ static void a_hit_takes_few_instructions(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(a_hit_makes_no_system_call),
-		TEST(a_system_call_is_seen),
-		TEST(without_membarrier_holds_have_fences),
-#if !SANITIZED
-		TEST(a_hit_allocates_nothing_and_takes_no_lock),
-		TEST(a_miss_is_seen_to_allocate_and_lock),
-		TEST(a_hit_writes_nothing_that_threads_share),
-		TEST(a_write_is_seen),
-#endif
-#if defined(__OPTIMIZE__) && !SANITIZED
-		TEST(a_hit_takes_few_instructions),
-#endif
-	};
 	const char *way = getenv(WAY_VARIABLE);
 
-	return way ? run_counted(way) : RUN(tests);
+	return way ? run_counted(way) : run_cases(NULL, NULL);
 }

@@ -40,11 +40,10 @@ static bool finds(const struct mrc_index *index, uint32_t hash, uint32_t number)
 	return is;
 }
 
-static void an_empty_index_has_nothing(void **state)
+TEST(an_empty_index_has_nothing)
 {
 	struct mrc_index index;
 
-	(void)state;
 	assert_int_equal(mrc_index_init(&index), 0);
 	for (uint32_t hash = 0; hash < 5000; hash++)
 		assert_false(finds(&index, hash * 2654435761u, 0));
@@ -53,7 +52,7 @@ static void an_empty_index_has_nothing(void **state)
 	mrc_index_fini(&index);
 }
 
-static void the_edges_of_hashes_and_numbers_work(void **state)
+TEST(the_edges_of_hashes_and_numbers_work)
 {
 	static const uint32_t hashes[] = {
 		0, 1, 1023, 1024, UINT32_MAX - 1, UINT32_MAX};
@@ -61,7 +60,6 @@ static void the_edges_of_hashes_and_numbers_work(void **state)
 					   UINT32_MAX - 2};
 	struct mrc_index index;
 
-	(void)state;
 	assert_int_equal(mrc_index_init(&index), 0);
 	for (size_t h = 0; h < 6; h++)
 		for (size_t n = 0; n < 5; n++)
@@ -123,18 +121,16 @@ static void against_the_model(uint32_t mask, uint32_t numbers,
 	free(there);
 }
 
-static void it_agrees_with_the_model(void **state)
+TEST(it_agrees_with_the_model)
 {
-	(void)state;
 	for (uint64_t seed = 1; seed <= 4; seed++) {
 		against_the_model(UINT32_MAX, 400, 20000, seed);
 		against_the_model(UINT32_MAX, NUMBERS, 40000, seed << 20);
 	}
 }
 
-static void it_agrees_with_the_model_when_hashes_collide(void **state)
+TEST(it_agrees_with_the_model_when_hashes_collide)
 {
-	(void)state;
 	for (uint64_t seed = 1; seed <= 4; seed++) {
 		against_the_model(0x3f, 400, 20000, seed);
 		against_the_model(0, 60, 5000, seed);
@@ -144,11 +140,10 @@ static void it_agrees_with_the_model_when_hashes_collide(void **state)
 	}
 }
 
-static void it_grows_and_keeps_everything(void **state)
+TEST(it_grows_and_keeps_everything)
 {
 	struct mrc_index index;
 
-	(void)state;
 	assert_int_equal(mrc_index_init(&index), 0);
 	for (uint32_t n = 0; n < 50000; n++)
 		assert_int_equal(mrc_index_insert(&index, n * 2654435761u, n),
@@ -162,13 +157,12 @@ static void it_grows_and_keeps_everything(void **state)
 	mrc_index_fini(&index);
 }
 
-static void a_search_goes_on_in_the_table_it_began_in(void **state)
+TEST(a_search_goes_on_in_the_table_it_began_in)
 {
 	struct mrc_index_iter iter;
 	struct mrc_index index;
 	uint32_t found = 0;
 
-	(void)state;
 	assert_int_equal(mrc_index_init(&index), 0);
 	for (uint32_t n = 0; n < 10; n++)
 		assert_int_equal(mrc_index_insert(&index, 77, n), 0);
@@ -220,14 +214,13 @@ static void *read_it(void *arg)
 	return NULL;
 }
 
-static void readers_beside_a_writer_see_nothing_wrong(void **state)
+TEST(readers_beside_a_writer_see_nothing_wrong)
 {
 	pthread_t readers[READERS];
 	struct beside b = {.stop = false};
 	bool there[STEADY + MOVING] = {false};
 	uint64_t seed = 20240607;
 
-	(void)state;
 	assert_int_equal(mrc_index_init(&b.index), 0);
 	for (uint32_t n = 0; n < STEADY; n++)
 		assert_int_equal(mrc_index_insert(&b.index, crowded(n), n), 0);
@@ -277,12 +270,11 @@ static void *look_into(void *arg)
 	return NULL;
 }
 
-static void what_is_found_was_filled_in_before(void **state)
+TEST(what_is_found_was_filled_in_before)
 {
 	pthread_t readers[READERS];
 	struct beside b = {.stop = false};
 
-	(void)state;
 	memset(objects, 0, sizeof(objects));
 	assert_int_equal(mrc_index_init(&b.index), 0);
 	for (int i = 0; i < READERS; i++)
@@ -304,16 +296,5 @@ static void what_is_found_was_filled_in_before(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(an_empty_index_has_nothing),
-		TEST(the_edges_of_hashes_and_numbers_work),
-		TEST(it_agrees_with_the_model),
-		TEST(it_agrees_with_the_model_when_hashes_collide),
-		TEST(it_grows_and_keeps_everything),
-		TEST(a_search_goes_on_in_the_table_it_began_in),
-		TEST(readers_beside_a_writer_see_nothing_wrong),
-		TEST(what_is_found_was_filled_in_before),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

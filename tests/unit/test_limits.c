@@ -30,7 +30,7 @@ static uint64_t passed(struct scene *s, enum mrcache_bypass reason)
 
 /* ---- the cache's own limits ------------------------------------------------------ */
 
-static void what_was_not_used_for_longest_makes_room(void **state)
+TEST_BOTH(what_was_not_used_for_longest_makes_room)
 {
 	struct scene s;
 
@@ -54,7 +54,7 @@ static void what_was_not_used_for_longest_makes_room(void **state)
 	finish(&s);
 }
 
-static void registrations_are_limited(void **state)
+TEST_BOTH(registrations_are_limited)
 {
 	for (unsigned int max = 1; max < 6; max++) {
 		struct scene s;
@@ -71,7 +71,7 @@ static void registrations_are_limited(void **state)
 	}
 }
 
-static void bytes_are_limited(void **state)
+TEST_BOTH(bytes_are_limited)
 {
 	for (unsigned int max = 1; max < 12; max++) {
 		struct scene s;
@@ -91,7 +91,7 @@ static void bytes_are_limited(void **state)
 	}
 }
 
-static void no_more_goes_than_must(void **state)
+TEST_BOTH(no_more_goes_than_must)
 {
 	struct scene s;
 
@@ -107,7 +107,7 @@ static void no_more_goes_than_must(void **state)
 	finish(&s);
 }
 
-static void what_can_never_fit_passes_through_and_evicts_nothing(void **state)
+TEST_BOTH(what_can_never_fit_passes_through_and_evicts_nothing)
 {
 	const uint64_t bytes[] = {0, 1, PAGE - 1, 4 * PAGE};
 	struct scene s;
@@ -132,7 +132,7 @@ static void what_can_never_fit_passes_through_and_evicts_nothing(void **state)
 	finish(&s);
 }
 
-static void whole_pages_count_as_whole_pages(void **state)
+TEST_BOTH(whole_pages_count_as_whole_pages)
 {
 	struct mrcache_attr attr;
 	struct ibv_mr *mr;
@@ -152,7 +152,7 @@ static void whole_pages_count_as_whole_pages(void **state)
 	finish(&s);
 }
 
-static void what_is_held_never_goes(void **state)
+TEST_BOTH(what_is_held_never_goes)
 {
 	struct ibv_mr *held[3];
 	struct scene s;
@@ -178,7 +178,7 @@ static void what_is_held_never_goes(void **state)
 	finish(&s);
 }
 
-static void what_another_thread_holds_never_goes(void **state)
+TEST_BOTH(what_another_thread_holds_never_goes)
 {
 	struct ibv_mr *held;
 	struct scene s;
@@ -198,7 +198,7 @@ static void what_another_thread_holds_never_goes(void **state)
 	finish(&s);
 }
 
-static void when_all_is_held_more_passes_through(void **state)
+TEST_BOTH(when_all_is_held_more_passes_through)
 {
 	struct ibv_mr *held[3], *more[2];
 	struct scene s;
@@ -238,7 +238,7 @@ static uint64_t looks_for(struct scene *s, size_t n, unsigned int evictions)
 	return s->cache->looked - looked;
 }
 
-static void when_all_is_held_that_is_not_looked_for_again(void **state)
+TEST_BOTH(when_all_is_held_that_is_not_looked_for_again)
 {
 	struct ibv_mr *held[FULL];
 	unsigned int misses = 0;
@@ -274,7 +274,7 @@ static void when_all_is_held_that_is_not_looked_for_again(void **state)
 	finish(&s);
 }
 
-static void finding_what_goes_takes_few_looks(void **state)
+TEST_BOTH(finding_what_goes_takes_few_looks)
 {
 	struct scene s;
 
@@ -290,7 +290,7 @@ static void finding_what_goes_takes_few_looks(void **state)
 }
 
 /* Of many held ones, one that is idle is found when memory is short. */
-static void without_memory_the_last_idle_one_is_found(void **state)
+TEST_BOTH(without_memory_the_last_idle_one_is_found)
 {
 	struct ibv_mr *held[FULL];
 	struct scene s;
@@ -319,7 +319,7 @@ static void without_memory_the_last_idle_one_is_found(void **state)
 	finish(&s);
 }
 
-static void what_is_stale_and_held_counts_until_it_is_given_back(void **state)
+TEST_BOTH(what_is_stale_and_held_counts_until_it_is_given_back)
 {
 	struct ibv_mr *held[2];
 	struct scene s;
@@ -339,7 +339,7 @@ static void what_is_stale_and_held_counts_until_it_is_given_back(void **state)
 }
 
 /* Too old to be hit, but idle: they go by themselves, not as evictions. */
-static void what_is_stale_and_idle_makes_room_first(void **state)
+TEST_BOTH(what_is_stale_and_idle_makes_room_first)
 {
 	struct scene s;
 
@@ -357,7 +357,7 @@ static void what_is_stale_and_idle_makes_room_first(void **state)
 
 /* ---- memory that may be locked ----------------------------------------------------- */
 
-static void without_memory_idle_ones_make_room(void **state)
+TEST_BOTH(without_memory_idle_ones_make_room)
 {
 	static const int errors[] = {ENOMEM, EAGAIN};
 	struct scene s;
@@ -386,7 +386,7 @@ static void without_memory_idle_ones_make_room(void **state)
 	finish(&s);
 }
 
-static void without_memory_and_nothing_idle_it_is_an_error(void **state)
+TEST_BOTH(without_memory_and_nothing_idle_it_is_an_error)
 {
 	struct ibv_mr *held;
 	struct scene s;
@@ -411,7 +411,7 @@ static void without_memory_and_nothing_idle_it_is_an_error(void **state)
 	finish(&s);
 }
 
-static void the_lock_limit_is_lived_with(void **state)
+TEST_BOTH(the_lock_limit_is_lived_with)
 {
 	struct ibv_mr *held;
 	struct scene s;
@@ -439,7 +439,7 @@ static void the_lock_limit_is_lived_with(void **state)
 
 /* ---- what lingers ------------------------------------------------------------------ */
 
-static void remote_keys_linger_for_a_while(void **state)
+TEST_BOTH(remote_keys_linger_for_a_while)
 {
 	struct mrcache_attr attr;
 	struct ibv_mr *held, *local;
@@ -480,7 +480,7 @@ static void remote_keys_linger_for_a_while(void **state)
 
 /* ---- no memory ------------------------------------------------------------------------ */
 
-static void a_table_that_cannot_grow_is_lived_with(void **state)
+TEST_BOTH(a_table_that_cannot_grow_is_lived_with)
 {
 	enum { BEFORE_IT_GROWS = 500, MANY = 3000 };
 	struct ibv_mr *held;
@@ -551,12 +551,12 @@ static void without_memory_of_ours_verbs_are_asked(bool begin_with_none,
 	finish(&s);
 }
 
-static void without_any_memory_verbs_are_asked(void **state)
+TEST_BOTH(without_any_memory_verbs_are_asked)
 {
 	without_memory_of_ours_verbs_are_asked(true, flags_of(state));
 }
 
-static void without_more_memory_verbs_are_asked(void **state)
+TEST_BOTH(without_more_memory_verbs_are_asked)
 {
 	without_memory_of_ours_verbs_are_asked(false, flags_of(state));
 }
@@ -577,7 +577,7 @@ static void *touch_in_vain(void *arg)
 }
 
 /* A thread that has no memory for a record of its own is only slower. */
-static void a_thread_without_a_record_is_served(void **state)
+TEST_BOTH(a_thread_without_a_record_is_served)
 {
 	pthread_t thread;
 	struct scene s;
@@ -599,30 +599,5 @@ static void a_thread_without_a_record_is_served(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST_BOTH(what_was_not_used_for_longest_makes_room),
-		TEST_BOTH(registrations_are_limited),
-		TEST_BOTH(bytes_are_limited),
-		TEST_BOTH(no_more_goes_than_must),
-		TEST_BOTH(what_can_never_fit_passes_through_and_evicts_nothing),
-		TEST_BOTH(whole_pages_count_as_whole_pages),
-		TEST_BOTH(what_is_held_never_goes),
-		TEST_BOTH(what_another_thread_holds_never_goes),
-		TEST_BOTH(when_all_is_held_more_passes_through),
-		TEST_BOTH(when_all_is_held_that_is_not_looked_for_again),
-		TEST_BOTH(finding_what_goes_takes_few_looks),
-		TEST_BOTH(without_memory_the_last_idle_one_is_found),
-		TEST_BOTH(what_is_stale_and_held_counts_until_it_is_given_back),
-		TEST_BOTH(what_is_stale_and_idle_makes_room_first),
-		TEST_BOTH(without_memory_idle_ones_make_room),
-		TEST_BOTH(without_memory_and_nothing_idle_it_is_an_error),
-		TEST_BOTH(the_lock_limit_is_lived_with),
-		TEST_BOTH(remote_keys_linger_for_a_while),
-		TEST_BOTH(a_table_that_cannot_grow_is_lived_with),
-		TEST_BOTH(a_thread_without_a_record_is_served),
-		TEST_BOTH(without_any_memory_verbs_are_asked),
-		TEST_BOTH(without_more_memory_verbs_are_asked),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

@@ -248,9 +248,8 @@ static int beside_the_reaper(void)
 	return fake_registered(NULL) ? 2 : end_some(&s);
 }
 
-static void nor_does_its_reaper(void **state)
+TEST(nor_does_its_reaper)
 {
-	(void)state;
 	if (SANITIZED)
 		skip();
 	in_child(beside_the_reaper, true);
@@ -278,26 +277,23 @@ static int beside_a_time_limit(void)
 	return end_some(&s);
 }
 
-static void nor_does_a_time_limit(void **state)
+TEST(nor_does_a_time_limit)
 {
-	(void)state;
 	if (SANITIZED)
 		skip();
 	in_child(beside_a_time_limit, true);
 }
 
-static void one_thread_interrupts_nobody(void **state)
+TEST(one_thread_interrupts_nobody)
 {
-	(void)state;
 	if (SANITIZED) /* and has no membarrier(), or its own idea of it */
 		skip();
 	in_child(as_the_only_thread, true);
 	in_child(as_one_thread_at_a_time, true);
 }
 
-static void who_ends_what_another_thread_counts_has_a_fence(void **state)
+TEST(who_ends_what_another_thread_counts_has_a_fence)
 {
-	(void)state;
 	if (SANITIZED)
 		skip();
 	in_child(beside_another_thread, false);
@@ -332,9 +328,8 @@ static int miss_without_system_calls(void)
 	return 0;
 }
 
-static void a_miss_makes_one_call_beside_verbs(void **state)
+TEST(a_miss_makes_one_call_beside_verbs)
 {
-	(void)state;
 	if (SANITIZED) /* which makes calls of its own */
 		skip();
 	in_child(miss_without_system_calls, true);
@@ -351,11 +346,10 @@ static int64_t now_ms(void)
 }
 
 /* Not with each change, but some time after the first: once for many. */
-static void the_reaper_comes_now_and_then(void **state)
+TEST(the_reaper_comes_now_and_then)
 {
 	struct scene s;
 
-	(void)state;
 	begin_with_reaper(&s);
 	for (int i = 0; i < 20; i++) {
 		uint64_t drains = stats(&s).drains;
@@ -425,7 +419,7 @@ static void use_meanwhile(struct scene *s)
 	as_wanted = true;
 }
 
-static void what_waits_for_the_fence_is_not_in_the_way(void **state)
+TEST(what_waits_for_the_fence_is_not_in_the_way)
 {
 	static void (*const acts[])(struct scene * s) = {
 		flush_meanwhile, give_back_meanwhile, use_meanwhile};
@@ -502,12 +496,11 @@ static void finish_beside(struct scene *s, struct ibv_mr *ibv)
 }
 
 /* What is aside is pinned yet: it makes room, and is not lost. */
-static void memory_may_be_short_meanwhile(void **state)
+TEST(memory_may_be_short_meanwhile)
 {
 	struct ibv_mr *ibv;
 	struct scene s;
 
-	(void)state;
 	begin_with_two_aside(&s, UINT64_MAX);
 	fake_fail(FAKE_REG, 1, 1, ENOMEM);
 	ibv = reg(&s, 20, 1);
@@ -515,12 +508,11 @@ static void memory_may_be_short_meanwhile(void **state)
 	finish_beside(&s, ibv);
 }
 
-static void and_at_the_limit_it_counts_no_more(void **state)
+TEST(and_at_the_limit_it_counts_no_more)
 {
 	struct ibv_mr *ibv;
 	struct scene s;
 
-	(void)state;
 	begin_with_two_aside(&s, 2);
 	ibv = reg(&s, 20, 1);
 	assert_int_equal(stats(&s).evictions, 0);
@@ -528,11 +520,10 @@ static void and_at_the_limit_it_counts_no_more(void **state)
 }
 
 /* Nothing is held, so that it must not say EBUSY. */
-static void nor_of_closing(void **state)
+TEST(nor_of_closing)
 {
 	struct scene s;
 
-	(void)state;
 	begin_with_reaper(&s);
 	if (!s.cache->expedited)
 		skip();
@@ -602,7 +593,7 @@ static void change_and_drain_elsewhere(void *arg)
 }
 
 /* A report that comes once is not lost on the way to the index. */
-static void a_change_before_any_lock_is_noticed(void **state)
+TEST(a_change_before_any_lock_is_noticed)
 {
 	for (unsigned int nth = 1; nth <= CHANGED_LOCKS; nth++)
 		for (int changed = 0; changed < 2; changed++) {
@@ -638,11 +629,10 @@ static unsigned int locks_of(struct scene *s, size_t n, size_t pages)
 	return locks;
 }
 
-static void a_miss_takes_few_locks(void **state)
+TEST(a_miss_takes_few_locks)
 {
 	struct scene s;
 
-	(void)state;
 	prepare(&s);
 	for (size_t n = 20; n < 24; n++)
 		assert_int_equal(locks_of(&s, n, 1), NEW_LOCKS);
@@ -657,22 +647,5 @@ static void a_miss_takes_few_locks(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(a_miss_makes_one_call_beside_verbs),
-		TEST(one_thread_interrupts_nobody),
-		TEST(nor_does_its_reaper),
-		TEST(nor_does_a_time_limit),
-		TEST(who_ends_what_another_thread_counts_has_a_fence),
-		TEST(the_reaper_comes_now_and_then),
-#if !SANITIZED
-		TEST(what_waits_for_the_fence_is_not_in_the_way),
-		TEST(memory_may_be_short_meanwhile),
-		TEST(and_at_the_limit_it_counts_no_more),
-		TEST(nor_of_closing),
-		TEST(a_miss_takes_few_locks),
-		TEST(a_change_before_any_lock_is_noticed),
-#endif
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

@@ -62,11 +62,10 @@ static void watch_page(struct mon *m, size_t n, uint64_t cookie)
 		mrcache_mon_watch(m->mon, page(n), PAGE, cookie, &m->watch), 0);
 }
 
-static void what_changed_is_not_valid(void **state)
+TEST(what_changed_is_not_valid)
 {
 	struct mon m;
 
-	(void)state;
 	open_mon(&m);
 	watch_page(&m, 1, 7);
 	assert_true(mrcache_mon_valid(m.mon, &m.watch));
@@ -85,11 +84,10 @@ static void what_changed_is_not_valid(void **state)
 }
 
 /* Each hit once, until it is armed again. */
-static void each_is_told_once(void **state)
+TEST(each_is_told_once)
 {
 	struct mon m;
 
-	(void)state;
 	open_mon(&m);
 	watch_page(&m, 1, 7);
 	assert_false(mrcache_mon_has_news(m.mon));
@@ -104,13 +102,12 @@ static void each_is_told_once(void **state)
 }
 
 /* More than one read() brings, and LAST by itself. */
-static void many_are_told(void **state)
+TEST(many_are_told)
 {
 	struct mrcache_watch watches[COOKIES];
 	bool told[COOKIES] = {false};
 	struct mon m;
 
-	(void)state;
 	open_mon(&m);
 	for (size_t i = 0; i < COOKIES; i++)
 		assert_int_equal(
@@ -127,12 +124,11 @@ static void many_are_told(void **state)
 	close_mon(&m);
 }
 
-static void an_ended_watch_is_not_valid(void **state)
+TEST(an_ended_watch_is_not_valid)
 {
 	struct mrcache_watch other;
 	struct mon m;
 
-	(void)state;
 	open_mon(&m);
 	watch_page(&m, 1, 7);
 	other = m.watch;
@@ -149,13 +145,12 @@ static void an_ended_watch_is_not_valid(void **state)
 	close_mon(&m);
 }
 
-static void what_cannot_be_watched_is_not_valid(void **state)
+TEST(what_cannot_be_watched_is_not_valid)
 {
 	static const int errors[] = {EOPNOTSUPP, ENOSPC, ENOMEM};
 	struct mrcache_mon_stats stats;
 	struct mon m;
 
-	(void)state;
 	open_mon(&m);
 	for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
 		fake_fail(FAKE_WATCH, 1, 1, errors[i]);
@@ -182,14 +177,13 @@ static void note_read(void *arg)
 }
 
 /* The driver's page of a slot that nobody was given cannot be read: SIGBUS. */
-static void of_a_refused_watch_nothing_is_read(void **state)
+TEST(of_a_refused_watch_nothing_is_read)
 {
 	struct fake_monitor *fake = fake_monitor_new(FAKE_STATES | FAKE_TRAPS);
 	struct mrcache_watch watch;
 	struct mrcache_mon *mon;
 	bool read = false;
 
-	(void)state;
 	assert_int_equal(mrc_mon_open_with(&mon, fake_monitor_base(fake)), 0);
 	assert_int_equal(mrcache_mon_watch(mon, page(1), 0, 1, &watch),
 			 -EINVAL);
@@ -204,14 +198,13 @@ static void of_a_refused_watch_nothing_is_read(void **state)
 }
 
 /* All of them or none. */
-static void many_ranges_are_watched(void **state)
+TEST(many_ranges_are_watched)
 {
 	const struct mrcache_mon_range ranges[] = {
 		{page(1), PAGE, 1}, {page(5), PAGE, 2}, {page(9), PAGE, 3}};
 	struct mrcache_watch watches[3];
 	struct mon m;
 
-	(void)state;
 	open_mon(&m);
 	for (unsigned int failing = 1; failing <= 3; failing++) {
 		memset(watches, 0, sizeof(watches));
@@ -242,11 +235,10 @@ static void rearm_and_drain(void *arg, uint64_t cookie)
 	assert_int_equal(mrcache_mon_rearm(m->mon, &m->watch), 0);
 }
 
-static void a_callback_rearms(void **state)
+TEST(a_callback_rearms)
 {
 	struct mon m;
 
-	(void)state;
 	open_mon(&m);
 	watch_page(&m, 1, 7);
 	fake_change(page(1), PAGE);
@@ -279,12 +271,11 @@ static void drain_b(void *arg, uint64_t cookie)
 }
 
 /* One monitor in the callback of another, but not in its own. */
-static void monitors_nest(void **state)
+TEST(monitors_nest)
 {
 	struct mon a, b;
 	struct pair p = {&a, &b, 0, 0};
 
-	(void)state;
 	open_mon(&a);
 	watch_page(&a, 1, 1);
 	b = (struct mon){.fake = fake_monitor_new(FAKE_STATES)};
@@ -310,13 +301,12 @@ static void change_again(enum fake_call call, enum fake_when when, void *arg)
 	}
 }
 
-static void what_comes_meanwhile_is_news(void **state)
+TEST(what_comes_meanwhile_is_news)
 {
 	struct mrcache_watch other;
 	unsigned int left = 1;
 	struct mon m;
 
-	(void)state;
 	open_mon(&m);
 	watch_page(&m, 1, 7);
 	assert_int_equal(mrcache_mon_watch(m.mon, page(5), PAGE, 8, &other), 0);
@@ -328,11 +318,10 @@ static void what_comes_meanwhile_is_news(void **state)
 	close_mon(&m);
 }
 
-static void a_failed_read_is_said(void **state)
+TEST(a_failed_read_is_said)
 {
 	struct mon m;
 
-	(void)state;
 	open_mon(&m);
 	watch_page(&m, 1, 7);
 	fake_change(page(1), PAGE);
@@ -367,13 +356,12 @@ static int in_child(struct mon *m)
 	return 0;
 }
 
-static void a_child_has_nothing(void **state)
+TEST(a_child_has_nothing)
 {
 	struct mon m;
 	int status;
 	pid_t pid;
 
-	(void)state;
 	open_mon(&m);
 	watch_page(&m, 1, 7);
 	pid = fork();
@@ -416,12 +404,11 @@ static void *drain_slowly(void *arg)
 	return NULL;
 }
 
-static void a_drain_waits_for_another(void **state)
+TEST(a_drain_waits_for_another)
 {
 	static struct slow s;
 	pthread_t thread;
 
-	(void)state;
 	memset(&s, 0, sizeof(s));
 	open_mon(&s.m);
 	watch_page(&s.m, 1, 7);
@@ -437,12 +424,11 @@ static void a_drain_waits_for_another(void **state)
 	close_mon(&s.m);
 }
 
-static void what_cannot_be_opened(void **state)
+TEST(what_cannot_be_opened)
 {
 	struct mrcache_mon *mon = NULL;
 	struct fake_monitor *fake;
 
-	(void)state;
 	assert_int_equal(mrcache_mon_open(&mon, FAKE_DEVICE), -ENOENT);
 	assert_int_equal(mrcache_mon_open(NULL, FAKE_DEVICE), -EINVAL);
 	/* A driver of 2010. */
@@ -463,7 +449,7 @@ static void what_cannot_be_opened(void **state)
 	no_trouble();
 }
 
-static void all_is_counted(void **state)
+TEST(all_is_counted)
 {
 	struct mrcache_mon_stats stats;
 	struct {
@@ -471,7 +457,6 @@ static void all_is_counted(void **state)
 	} part = {0, 77};
 	struct mon m;
 
-	(void)state;
 	open_mon(&m);
 	assert_true(mrcache_mon_fd(m.mon) >= 0);
 	watch_page(&m, 1, 1);
@@ -498,23 +483,5 @@ static void all_is_counted(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(what_changed_is_not_valid),
-		TEST(each_is_told_once),
-		TEST(many_are_told),
-		TEST(an_ended_watch_is_not_valid),
-		TEST(what_cannot_be_watched_is_not_valid),
-		TEST(of_a_refused_watch_nothing_is_read),
-		TEST(many_ranges_are_watched),
-		TEST(a_callback_rearms),
-		TEST(monitors_nest),
-		TEST(what_comes_meanwhile_is_news),
-		TEST(a_failed_read_is_said),
-		TEST(a_child_has_nothing),
-		TEST(a_drain_waits_for_another),
-		TEST(what_cannot_be_opened),
-		TEST(all_is_counted),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

@@ -82,7 +82,7 @@ static void next_one_is_current(struct scene *s, struct ibv_mr *mr)
 	assert_true(is_cached(s, 8, PAGES));
 }
 
-static void a_change_at_any_step_is_noticed(void **state)
+TEST_BOTH(a_change_at_any_step_is_noticed)
 {
 	for (size_t i = 0; i < STEPS; i++)
 		for (unsigned int times = 1; times <= 3; times++) {
@@ -104,7 +104,7 @@ static void a_change_at_any_step_is_noticed(void **state)
 		}
 }
 
-static void a_change_of_one_page_is_noticed(void **state)
+TEST_BOTH(a_change_of_one_page_is_noticed)
 {
 	for (size_t i = 0; i < STEPS; i++) {
 		struct at_step at = {steps[i],	      1,    0,
@@ -122,7 +122,7 @@ static void a_change_of_one_page_is_noticed(void **state)
 }
 
 /* A change takes time: it begins at one step and ends at a later one. */
-static void a_change_under_way_is_noticed(void **state)
+TEST_BOTH(a_change_under_way_is_noticed)
 {
 	for (size_t from = 0; from < STEPS; from++)
 		for (size_t to = from; to <= RETURNED; to++) {
@@ -148,7 +148,7 @@ static void a_change_under_way_is_noticed(void **state)
 		}
 }
 
-static void a_change_after_publication_is_noticed(void **state)
+TEST_BOTH(a_change_after_publication_is_noticed)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -166,7 +166,7 @@ static void a_change_after_publication_is_noticed(void **state)
 	finish(&s);
 }
 
-static void a_change_while_idle_is_noticed(void **state)
+TEST_BOTH(a_change_while_idle_is_noticed)
 {
 	struct scene s;
 
@@ -181,7 +181,7 @@ static void a_change_while_idle_is_noticed(void **state)
 	finish(&s);
 }
 
-static void changes_of_other_memory_cost_nothing(void **state)
+TEST_BOTH(changes_of_other_memory_cost_nothing)
 {
 	struct scene s;
 
@@ -196,7 +196,7 @@ static void changes_of_other_memory_cost_nothing(void **state)
 }
 
 /* Without a drain in between nothing else than the hit itself can tell. */
-static void another_thread_does_not_get_a_stale_one(void **state)
+TEST_BOTH(another_thread_does_not_get_a_stale_one)
 {
 	struct scene s;
 	struct ibv_mr *mr;
@@ -211,7 +211,7 @@ static void another_thread_does_not_get_a_stale_one(void **state)
 
 /* ---- pinning that changes the mapping ------------------------------------------ */
 
-static void repins_are_bounded(void **state)
+TEST_BOTH(repins_are_bounded)
 {
 	for (unsigned int repins = 0; repins <= 4; repins++)
 		for (unsigned int times = 0; times <= repins + 2; times++) {
@@ -257,7 +257,7 @@ static void repins_are_bounded(void **state)
 		}
 }
 
-static void a_false_alarm_while_pinning_costs_a_repin_only(void **state)
+TEST_BOTH(a_false_alarm_while_pinning_costs_a_repin_only)
 {
 	struct scene s;
 	struct at_step at = {{FAKE_REG, DURING}, 1, 0, change, NULL, NULL};
@@ -278,7 +278,7 @@ static void invalidate_all(void *arg)
 	fake_new_versions(RANGE); /* no monitor sees it */
 }
 
-static void invalidate_counts_while_registering(void **state)
+TEST_BOTH(invalidate_counts_while_registering)
 {
 	for (size_t i = 0; i < STEPS; i++) {
 		struct scene s;
@@ -303,7 +303,7 @@ static void reg_the_same(void *arg)
 	touch(s, 8, PAGES);
 }
 
-static void who_was_slower_uses_what_the_other_made(void **state)
+TEST_BOTH(who_was_slower_uses_what_the_other_made)
 {
 	for (size_t i = 0; i < STEPS; i++) {
 		struct scene s;
@@ -321,7 +321,7 @@ static void who_was_slower_uses_what_the_other_made(void **state)
 	}
 }
 
-static void the_slower_one_does_not_use_what_became_stale(void **state)
+TEST_BOTH(the_slower_one_does_not_use_what_became_stale)
 {
 	struct scene s;
 	struct at_step then = {{FAKE_REG, AFTER}, 1, 0, change, NULL, NULL};
@@ -386,14 +386,13 @@ static void change_trap(void *arg)
 }
 
 /* The state word of a stale one is looked at again right before publication. */
-static void a_change_between_check_and_publication_is_noticed(void **state)
+TEST(a_change_between_check_and_publication_is_noticed)
 {
 	struct meanwhile m = {0};
 	struct scene s;
 	struct ibv_mr *mr;
 	uint32_t slot;
 
-	(void)state;
 	begin(&s, FAKE_STATES | FAKE_TRAPS);
 	m.s = &s;
 	touch(&s, 8, PAGES);
@@ -426,13 +425,12 @@ static void trap_own_state(void *arg)
 			m);
 }
 
-static void nothing_is_handed_out_before_it_was_checked(void **state)
+TEST(nothing_is_handed_out_before_it_was_checked)
 {
 	struct scene s;
 	struct meanwhile m = {.s = &s};
 	struct at_step at = {{FAKE_REG, AFTER}, 1, 0, trap_own_state, &m, NULL};
 
-	(void)state;
 	begin(&s, FAKE_STATES | FAKE_TRAPS);
 	fake_hook(run_at_step, &at);
 	touch(&s, 8, PAGES);
@@ -454,13 +452,12 @@ static void drain_after_look(void *arg)
 	fake_new_versions(RANGE);
 }
 
-static void a_change_right_before_the_check_is_noticed(void **state)
+TEST(a_change_right_before_the_check_is_noticed)
 {
 	struct scene s;
 	struct meanwhile m = {.s = &s};
 	struct ibv_mr *mr;
 
-	(void)state;
 	begin(&s, FAKE_STATES | FAKE_TRAPS);
 	touch(&s, 8, PAGES);
 	fake_change(RANGE);
@@ -472,12 +469,11 @@ static void a_change_right_before_the_check_is_noticed(void **state)
 	finish(&s);
 }
 
-static void what_is_drained_was_doomed_before(void **state)
+TEST(what_is_drained_was_doomed_before)
 {
 	struct scene s;
 	struct meanwhile m = {.s = &s};
 
-	(void)state;
 	begin(&s, FAKE_STATES | FAKE_TRAPS);
 	touch(&s, 8, PAGES);
 	fake_change(RANGE);
@@ -502,7 +498,7 @@ static void doom_under_hold(void *arg)
 	m->found = fake_registered(NULL) == 2;
 }
 
-static void a_hit_that_loses_the_race_ends_what_it_held(void **state)
+TEST_BOTH(a_hit_that_loses_the_race_ends_what_it_held)
 {
 	struct scene s;
 	struct meanwhile m = {.s = &s};
@@ -530,7 +526,7 @@ static void flush_under_hold(void *arg)
  * Between a thread's look at a registration and its hold there is nothing that
  * a trap could stop, so the hold that comes too late is made by hand.
  */
-static void a_hold_of_an_earlier_use_does_not_keep_a_later_one(void **state)
+TEST_BOTH(a_hold_of_an_earlier_use_does_not_keep_a_later_one)
 {
 	struct scene s;
 	struct meanwhile m = {.s = &s};
@@ -554,7 +550,7 @@ static void a_hold_of_an_earlier_use_does_not_keep_a_later_one(void **state)
 }
 
 /* Whoever holds, and asks before each use, is soon fast again without a miss. */
-static void asking_is_fast_again_after_a_change_elsewhere(void **state)
+TEST_BOTH(asking_is_fast_again_after_a_change_elsewhere)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -575,7 +571,7 @@ static void asking_is_fast_again_after_a_change_elsewhere(void **state)
 }
 
 /* The counters may be in a file that others can write to: only for show. */
-static void what_others_write_to_the_counters_is_not_believed(void **state)
+TEST_BOTH(what_others_write_to_the_counters_is_not_believed)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -598,7 +594,7 @@ static void what_others_write_to_the_counters_is_not_believed(void **state)
 }
 
 /* So much is known of what is held; it stays so when it is stale. */
-static void what_is_watched_can_be_told(void **state)
+TEST_BOTH(what_is_watched_can_be_told)
 {
 	struct ibv_mr *mr, *passed;
 	struct scene s;
@@ -624,7 +620,7 @@ static void what_is_watched_can_be_told(void **state)
 }
 
 /* A lost registration keeps the entry of a pd that was freed; another follows. */
-static void a_pd_at_the_address_of_another_is_known_for_what_it_is(void **state)
+TEST_BOTH(a_pd_at_the_address_of_another_is_known_for_what_it_is)
 {
 	struct ibv_context one = {0}, two = {0};
 	struct ibv_mr *lost;
@@ -645,7 +641,7 @@ static void a_pd_at_the_address_of_another_is_known_for_what_it_is(void **state)
 	finish(&s);
 }
 
-static void valid_sees_a_change_that_comes_while_it_looks(void **state)
+TEST_BOTH(valid_sees_a_change_that_comes_while_it_looks)
 {
 	struct scene s;
 	struct meanwhile m = {.s = &s};
@@ -668,7 +664,7 @@ static void valid_sees_a_change_that_comes_while_it_looks(void **state)
 
 /* ---- calls of the monitor -------------------------------------------------------- */
 
-static void a_hit_makes_no_call(void **state)
+TEST_BOTH(a_hit_makes_no_call)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -689,14 +685,12 @@ static void a_hit_makes_no_call(void **state)
 	finish(&s);
 }
 
-static void
-with_state_words_a_hit_makes_no_call_whatever_else_changes(void **state)
+TEST(with_state_words_a_hit_makes_no_call_whatever_else_changes)
 {
 	struct scene s;
 	struct ibv_mr *mr;
 	unsigned int calls;
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	mr = reg(&s, 8, PAGES);
 	for (size_t n = 0; n < 20; n++)
@@ -715,12 +709,11 @@ with_state_words_a_hit_makes_no_call_whatever_else_changes(void **state)
 	finish(&s);
 }
 
-static void without_state_words_a_change_costs_one_drain(void **state)
+TEST(without_state_words_a_change_costs_one_drain)
 {
 	struct scene s;
 	unsigned int calls;
 
-	(void)state;
 	begin(&s, 0);
 	touch(&s, 8, PAGES);
 	for (int i = 1; i <= 5; i++) {
@@ -735,7 +728,7 @@ static void without_state_words_a_change_costs_one_drain(void **state)
 	finish(&s);
 }
 
-static void a_miss_is_one_watch_and_one_pin(void **state)
+TEST_BOTH(a_miss_is_one_watch_and_one_pin)
 {
 	struct scene s;
 
@@ -751,7 +744,7 @@ static void a_miss_is_one_watch_and_one_pin(void **state)
 
 /* ---- events ------------------------------------------------------------------------ */
 
-static void events_are_read_until_there_are_none(void **state)
+TEST_BOTH(events_are_read_until_there_are_none)
 {
 	static const unsigned int per_read[] = {1, 2, 3, 127, 128};
 
@@ -783,7 +776,7 @@ static void storm(void *arg)
 	fake_change(page(300 + (*n)++ % 64), 1);
 }
 
-static void events_that_keep_coming_are_read_while_they_come(void **state)
+TEST_BOTH(events_that_keep_coming_are_read_while_they_come)
 {
 	struct scene s;
 	size_t n = 0;
@@ -805,7 +798,7 @@ static void events_that_keep_coming_are_read_while_they_come(void **state)
 }
 
 /* What comes between the last read and what follows from it. */
-static void a_change_after_the_last_event_was_read_is_noticed(void **state)
+TEST_BOTH(a_change_after_the_last_event_was_read_is_noticed)
 {
 	struct scene s;
 	struct at_step at = {{FAKE_READ, AFTER}, 1, 0, change, NULL, NULL};
@@ -821,7 +814,7 @@ static void a_change_after_the_last_event_was_read_is_noticed(void **state)
 	finish(&s);
 }
 
-static void cookies_of_nothing_are_ignored(void **state)
+TEST_BOTH(cookies_of_nothing_are_ignored)
 {
 	const bool states = flags_of(state) & FAKE_STATES;
 	uint64_t cookie, wild[16];
@@ -873,12 +866,11 @@ static void reuse(void *arg)
 	assert_int_equal(fake_cookie(s->monitor, page(50), 1), cookie);
 }
 
-static void an_event_of_an_earlier_use_is_ignored(void **state)
+TEST(an_event_of_an_earlier_use_is_ignored)
 {
 	struct scene s;
 	struct at_step at = {{FAKE_READ, AFTER}, 1, 0, reuse, &s, NULL};
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	touch(&s, 8, PAGES);
 	fake_change(RANGE);
@@ -901,7 +893,7 @@ static void flush_all(void *arg)
 	mrcache_flush(s->cache, NULL);
 }
 
-static void an_event_of_what_has_gone_is_ignored(void **state)
+TEST_BOTH(an_event_of_what_has_gone_is_ignored)
 {
 	struct scene s;
 	struct at_step at = {{FAKE_READ, AFTER}, 1, 0, flush_all, &s, NULL};
@@ -931,13 +923,12 @@ static void miss_in_thread(void *arg)
 	in_thread(miss_elsewhere, s);
 }
 
-static void with_state_words_nobody_waits_for_a_drain(void **state)
+TEST(with_state_words_nobody_waits_for_a_drain)
 {
 	struct scene s;
 	struct at_step at = {{FAKE_READ, BEFORE}, 1,  0,
 			     miss_in_thread,	  &s, NULL};
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	touch(&s, 8, PAGES);
 	fake_change(RANGE);
@@ -950,7 +941,7 @@ static void with_state_words_nobody_waits_for_a_drain(void **state)
 
 /* ---- a monitor that fails ---------------------------------------------------------- */
 
-static void an_error_of_watch_means_an_ordinary_registration(void **state)
+TEST_BOTH(an_error_of_watch_means_an_ordinary_registration)
 {
 	static const struct {
 		int error;
@@ -985,7 +976,7 @@ static void an_error_of_watch_means_an_ordinary_registration(void **state)
 	finish(&s);
 }
 
-static void no_more_watches_means_evicting(void **state)
+TEST_BOTH(no_more_watches_means_evicting)
 {
 	struct scene s;
 	struct ibv_mr *held[3];
@@ -1022,7 +1013,7 @@ static void no_more_watches_means_evicting(void **state)
 	finish(&s);
 }
 
-static void no_more_watches_while_all_is_held_passes_through(void **state)
+TEST_BOTH(no_more_watches_while_all_is_held_passes_through)
 {
 	struct scene s;
 	struct ibv_mr *held[4], *mr;
@@ -1044,7 +1035,7 @@ static void no_more_watches_while_all_is_held_passes_through(void **state)
 	finish(&s);
 }
 
-static void an_error_of_rearm_means_an_uncached_one(void **state)
+TEST_BOTH(an_error_of_rearm_means_an_uncached_one)
 {
 	struct scene s;
 	struct at_step at = {{FAKE_REG, DURING}, 1, 0, change, NULL, NULL};
@@ -1062,7 +1053,7 @@ static void an_error_of_rearm_means_an_uncached_one(void **state)
 	finish(&s);
 }
 
-static void while_read_fails_nothing_stale_is_handed_out(void **state)
+TEST_BOTH(while_read_fails_nothing_stale_is_handed_out)
 {
 	const bool states = flags_of(state) & FAKE_STATES;
 	struct ibv_mr *held, *passed;
@@ -1102,7 +1093,7 @@ static void while_read_fails_nothing_stale_is_handed_out(void **state)
 	finish(&s);
 }
 
-static void a_read_that_is_interrupted_is_read_again(void **state)
+TEST_BOTH(a_read_that_is_interrupted_is_read_again)
 {
 	struct scene s;
 
@@ -1117,7 +1108,7 @@ static void a_read_that_is_interrupted_is_read_again(void **state)
 	finish(&s);
 }
 
-static void errors_of_unwatch_do_not_matter(void **state)
+TEST_BOTH(errors_of_unwatch_do_not_matter)
 {
 	struct scene s;
 
@@ -1131,50 +1122,5 @@ static void errors_of_unwatch_do_not_matter(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST_BOTH(a_change_at_any_step_is_noticed),
-		TEST_BOTH(a_change_of_one_page_is_noticed),
-		TEST_BOTH(a_change_under_way_is_noticed),
-		TEST_BOTH(a_change_after_publication_is_noticed),
-		TEST_BOTH(a_change_while_idle_is_noticed),
-		TEST_BOTH(changes_of_other_memory_cost_nothing),
-		TEST_BOTH(another_thread_does_not_get_a_stale_one),
-		TEST_BOTH(repins_are_bounded),
-		TEST_BOTH(a_false_alarm_while_pinning_costs_a_repin_only),
-		TEST_BOTH(invalidate_counts_while_registering),
-		TEST_BOTH(who_was_slower_uses_what_the_other_made),
-		TEST_BOTH(the_slower_one_does_not_use_what_became_stale),
-		TEST(a_change_between_check_and_publication_is_noticed),
-		TEST(nothing_is_handed_out_before_it_was_checked),
-		TEST(a_change_right_before_the_check_is_noticed),
-		TEST(what_is_drained_was_doomed_before),
-		TEST_BOTH(a_hit_that_loses_the_race_ends_what_it_held),
-		TEST_BOTH(a_hold_of_an_earlier_use_does_not_keep_a_later_one),
-		TEST_BOTH(asking_is_fast_again_after_a_change_elsewhere),
-		TEST_BOTH(what_others_write_to_the_counters_is_not_believed),
-		TEST_BOTH(what_is_watched_can_be_told),
-		TEST_BOTH(
-			a_pd_at_the_address_of_another_is_known_for_what_it_is),
-		TEST_BOTH(valid_sees_a_change_that_comes_while_it_looks),
-		TEST_BOTH(a_hit_makes_no_call),
-		TEST(with_state_words_a_hit_makes_no_call_whatever_else_changes),
-		TEST(without_state_words_a_change_costs_one_drain),
-		TEST_BOTH(a_miss_is_one_watch_and_one_pin),
-		TEST_BOTH(events_are_read_until_there_are_none),
-		TEST_BOTH(events_that_keep_coming_are_read_while_they_come),
-		TEST_BOTH(a_change_after_the_last_event_was_read_is_noticed),
-		TEST_BOTH(cookies_of_nothing_are_ignored),
-		TEST(an_event_of_an_earlier_use_is_ignored),
-		TEST_BOTH(an_event_of_what_has_gone_is_ignored),
-		TEST(with_state_words_nobody_waits_for_a_drain),
-		TEST_BOTH(an_error_of_watch_means_an_ordinary_registration),
-		TEST_BOTH(no_more_watches_means_evicting),
-		TEST_BOTH(no_more_watches_while_all_is_held_passes_through),
-		TEST_BOTH(an_error_of_rearm_means_an_uncached_one),
-		TEST_BOTH(while_read_fails_nothing_stale_is_handed_out),
-		TEST_BOTH(a_read_that_is_interrupted_is_read_again),
-		TEST_BOTH(errors_of_unwatch_do_not_matter),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

@@ -51,11 +51,10 @@ static void assert_calls(struct scene *s, size_t n, size_t pages,
 static const unsigned int as_new[CALLS] = {1, 0, 1, 0, 0, 0, 0};
 static const unsigned int revived[CALLS] = {1, 1, 0, 0, 1, 0, 0};
 
-static void arming_is_the_only_call_beside_verbs(void **state)
+TEST(arming_is_the_only_call_beside_verbs)
 {
 	struct scene s;
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	assert_calls(&s, 8, PAGES, as_new);
 	for (int i = 0; i < 20; i++) {
@@ -72,11 +71,10 @@ static void arming_is_the_only_call_beside_verbs(void **state)
 	finish(&s);
 }
 
-static void without_state_words_there_is_none(void **state)
+TEST(without_state_words_there_is_none)
 {
 	struct scene s;
 
-	(void)state;
 	begin(&s, 0);
 	touch(&s, 8, PAGES);
 	fake_change(RANGE);
@@ -86,12 +84,11 @@ static void without_state_words_there_is_none(void **state)
 	finish(&s);
 }
 
-static void it_needs_no_more_room(void **state)
+TEST(it_needs_no_more_room)
 {
 	struct mrcache_attr attr;
 	struct scene s;
 
-	(void)state;
 	test_attr(&attr);
 	attr.max_regs = 1;
 	attr.max_bytes = PAGES * PAGE;
@@ -226,15 +223,13 @@ static void act_at_each_step(void (*act)(struct scene *s), unsigned int most)
 		}
 }
 
-static void a_change_at_any_step_is_noticed(void **state)
+TEST(a_change_at_any_step_is_noticed)
 {
-	(void)state;
 	act_at_each_step(change, 3);
 }
 
-static void a_change_under_way_is_noticed(void **state)
+TEST(a_change_under_way_is_noticed)
 {
-	(void)state;
 	for (size_t from = 0; from < STEPS; from++)
 		for (size_t to = from; to < STEPS; to++) {
 			struct scene s;
@@ -256,45 +251,39 @@ static void a_change_under_way_is_noticed(void **state)
 		}
 }
 
-static void invalidate_counts_at_any_step(void **state)
+TEST(invalidate_counts_at_any_step)
 {
-	(void)state;
 	act_at_each_step(invalidate, 1);
 }
 
-static void a_flush_at_any_step_leaves_it(void **state)
+TEST(a_flush_at_any_step_leaves_it)
 {
-	(void)state;
 	act_at_each_step(flush, 1);
 }
 
 /* They find nothing, make their own, and who comes second uses the first's. */
-static void others_that_want_it_meanwhile_get_their_own(void **state)
+TEST(others_that_want_it_meanwhile_get_their_own)
 {
-	(void)state;
 	act_at_each_step(use_elsewhere, 1);
 }
 
-static void a_drain_at_any_step_does_not_end_it(void **state)
+TEST(a_drain_at_any_step_does_not_end_it)
 {
-	(void)state;
 	act_at_each_step(drain_elsewhere, 1);
 }
 
-static void a_change_reported_at_any_step_is_noticed(void **state)
+TEST(a_change_reported_at_any_step_is_noticed)
 {
-	(void)state;
 	act_at_each_step(change_and_drain_elsewhere, 1);
 }
 
 /* The report of the change it is taken over for is read while it is. */
-static void a_report_of_its_last_use_costs_nothing(void **state)
+TEST(a_report_of_its_last_use_costs_nothing)
 {
 	struct scene s;
 	struct at_step at = {{FAKE_RENEW, BEFORE}, 1,  0,
 			     drain_elsewhere,	   &s, NULL};
 
-	(void)state;
 	prepare(&s);
 	fake_hook(run_at_step, &at);
 	touch(&s, 8, PAGES);
@@ -312,7 +301,7 @@ static void revive_before_the_report_is_looked_at(struct scene *s)
 }
 
 /* Or it was read before, and comes to the cache afterwards. */
-static void a_report_on_its_way_does_not_end_it(void **state)
+TEST(a_report_on_its_way_does_not_end_it)
 {
 	struct scene s;
 	struct at_step at = {{FAKE_READ, AFTER},
@@ -322,7 +311,6 @@ static void a_report_on_its_way_does_not_end_it(void **state)
 			     &s,
 			     NULL};
 
-	(void)state;
 	prepare(&s);
 	fake_hook(run_at_step, &at);
 	touch(&s, OTHER, 1);
@@ -333,12 +321,11 @@ static void a_report_on_its_way_does_not_end_it(void **state)
 }
 
 /* Perhaps the domain is another by now, at the same address. */
-static void its_domain_is_known_for_what_it_is(void **state)
+TEST(its_domain_is_known_for_what_it_is)
 {
 	struct ibv_context one = {0}, two = {0};
 	struct scene s;
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	s.pd->context = &one;
 	touch(&s, 8, PAGES);
@@ -352,12 +339,11 @@ static void its_domain_is_known_for_what_it_is(void **state)
 
 /* ---- what is not taken over ------------------------------------------------------ */
 
-static void what_is_held_is_left_to_its_holder(void **state)
+TEST(what_is_held_is_left_to_its_holder)
 {
 	struct ibv_mr *mr;
 	struct scene s;
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	mr = reg(&s, 8, PAGES);
 	fake_change(RANGE);
@@ -373,12 +359,11 @@ static void what_is_held_is_left_to_its_holder(void **state)
 	finish(&s);
 }
 
-static void what_only_contains_the_range_is_not_taken(void **state)
+TEST(what_only_contains_the_range_is_not_taken)
 {
 	struct mrcache_attr attr;
 	struct scene s;
 
-	(void)state;
 	test_attr(&attr);
 	attr.contain = true;
 	attr.remote = true;
@@ -397,12 +382,11 @@ static void what_only_contains_the_range_is_not_taken(void **state)
 }
 
 /* Nobody uses them again, and who revives does not drain. */
-static void others_that_changed_go_soon(void **state)
+TEST(others_that_changed_go_soon)
 {
 	struct scene s;
 	int i;
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	touch(&s, 8, PAGES);
 	for (size_t n = 0; n < 10; n++)
@@ -420,12 +404,11 @@ static void others_that_changed_go_soon(void **state)
 
 /* ---- what fails ------------------------------------------------------------------- */
 
-static void memory_that_is_no_longer_cacheable_passes_through(void **state)
+TEST(memory_that_is_no_longer_cacheable_passes_through)
 {
 	struct ibv_mr *mr;
 	struct scene s;
 
-	(void)state;
 	prepare(&s);
 	fake_fail(FAKE_RENEW, 1, 1, EOPNOTSUPP);
 	mr = reg(&s, 8, PAGES);
@@ -440,12 +423,11 @@ static void memory_that_is_no_longer_cacheable_passes_through(void **state)
 }
 
 /* ENOTTY: a driver that is older than the library. */
-static void what_cannot_be_armed_is_watched_anew(void **state)
+TEST(what_cannot_be_armed_is_watched_anew)
 {
 	static const int errors[] = {ENOTTY, ENOENT, EINVAL, EINTR, ESTALE};
 	struct scene s;
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
 		prepare(&s);
 		fake_fail(FAKE_RENEW, 1, 1, errors[i]);
@@ -457,11 +439,10 @@ static void what_cannot_be_armed_is_watched_anew(void **state)
 	}
 }
 
-static void a_registration_that_fails_leaves_nothing(void **state)
+TEST(a_registration_that_fails_leaves_nothing)
 {
 	struct scene s;
 
-	(void)state;
 	prepare(&s);
 	fake_fail(FAKE_REG, 1, 1, EPERM);
 	errno = 0;
@@ -484,11 +465,10 @@ static void note_end(void *arg, struct ibv_mr *mr, bool stale)
 	ended_stale += stale;
 }
 
-static void its_end_is_told(void **state)
+TEST(its_end_is_told)
 {
 	struct scene s;
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	assert_int_equal(mrcache_on_end(s.cache, note_end, NULL), 0);
 	ended = ended_stale = 0;
@@ -502,28 +482,5 @@ static void its_end_is_told(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(arming_is_the_only_call_beside_verbs),
-		TEST(without_state_words_there_is_none),
-		TEST(it_needs_no_more_room),
-		TEST(a_change_at_any_step_is_noticed),
-		TEST(a_change_under_way_is_noticed),
-		TEST(invalidate_counts_at_any_step),
-		TEST(a_flush_at_any_step_leaves_it),
-		TEST(others_that_want_it_meanwhile_get_their_own),
-		TEST(a_drain_at_any_step_does_not_end_it),
-		TEST(a_change_reported_at_any_step_is_noticed),
-		TEST(a_report_of_its_last_use_costs_nothing),
-		TEST(a_report_on_its_way_does_not_end_it),
-		TEST(its_domain_is_known_for_what_it_is),
-		TEST(what_is_held_is_left_to_its_holder),
-		TEST(what_only_contains_the_range_is_not_taken),
-		TEST(others_that_changed_go_soon),
-		TEST(memory_that_is_no_longer_cacheable_passes_through),
-		TEST(what_cannot_be_armed_is_watched_anew),
-		TEST(a_registration_that_fails_leaves_nothing),
-		TEST(its_end_is_told),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

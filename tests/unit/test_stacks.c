@@ -67,9 +67,8 @@ static void is(enum stack_id stack, const char *environment, const char *off_by,
 	assert_string_equal(name_of(stack_on_by(&known_stacks[stack])), on_by);
 }
 
-static void what_variables_say(void **state)
+CASE(what_variables_say)
 {
-	(void)state;
 	for (int i = 0; i < STACKS; i++)
 		is((enum stack_id)i, "", "", "");
 
@@ -130,9 +129,8 @@ static void what_variables_say(void **state)
 	assert_false(stack_keeps(&known_stacks[STACK_PSM3]));
 }
 
-static void what_is_exported_turns_it_off(void **state)
+CASE(what_is_exported_turns_it_off)
 {
-	(void)state;
 	for (int i = 0; i < STACKS; i++) {
 		const struct stack *stack = &known_stacks[i];
 
@@ -158,7 +156,7 @@ static void what_is_exported_turns_it_off(void **state)
 	assert_null(getenv("UCX_RCACHE_ENABLE"));
 }
 
-static void guards_have_names(void **state)
+CASE(guards_have_names)
 {
 	static const struct {
 		const char *text;
@@ -177,7 +175,6 @@ static void guards_have_names(void **state)
 		"ucx,1", "ucx x", "libfabric,uc", "none", "01"};
 	unsigned int bits;
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
 		bits = 77;
 		assert_true(guard_parse(good[i].text, &bits));
@@ -191,9 +188,8 @@ static void guards_have_names(void **state)
 	}
 }
 
-static void one_of_a_job_speaks(void **state)
+CASE(one_of_a_job_speaks)
 {
-	(void)state;
 	set("");
 	assert_true(job_is_first() && job_is_first_here());
 	set("OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_LOCAL_RANK=0");
@@ -215,12 +211,5 @@ static void one_of_a_job_speaks(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(what_variables_say),
-		cmocka_unit_test(what_is_exported_turns_it_off),
-		cmocka_unit_test(guards_have_names),
-		cmocka_unit_test(one_of_a_job_speaks),
-	};
-
-	return cmocka_run_group_tests(tests, nothing_set, NULL);
+	return run_cases(nothing_set, NULL);
 }

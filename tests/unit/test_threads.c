@@ -323,7 +323,7 @@ static void crowd_with(void **state, unsigned int caches, unsigned int flags,
 	free(c);
 }
 
-static void nothing_stale_is_ever_handed_out(void **state)
+TEST_BOTH(nothing_stale_is_ever_handed_out)
 {
 	struct mrcache_attr attr;
 
@@ -331,7 +331,7 @@ static void nothing_stale_is_ever_handed_out(void **state)
 	crowd_with(state, 1, 0, &attr, SEED);
 }
 
-static void nor_when_addresses_are_used_again(void **state)
+TEST_BOTH(nor_when_addresses_are_used_again)
 {
 	struct mrcache_attr attr;
 
@@ -340,7 +340,7 @@ static void nor_when_addresses_are_used_again(void **state)
 	crowd_with(state, 1, 0, &attr, SEED + 1);
 }
 
-static void nor_when_limits_evict(void **state)
+TEST_BOTH(nor_when_limits_evict)
 {
 	struct mrcache_attr attr;
 
@@ -350,7 +350,7 @@ static void nor_when_limits_evict(void **state)
 	crowd_with(state, 1, 0, &attr, SEED + 2);
 }
 
-static void nor_when_larger_ranges_serve(void **state)
+TEST_BOTH(nor_when_larger_ranges_serve)
 {
 	struct mrcache_attr attr;
 
@@ -359,7 +359,7 @@ static void nor_when_larger_ranges_serve(void **state)
 	crowd_with(state, 1, 0, &attr, SEED + 3);
 }
 
-static void nor_when_a_reaper_helps(void **state)
+TEST_BOTH(nor_when_a_reaper_helps)
 {
 	struct mrcache_attr attr;
 
@@ -368,7 +368,7 @@ static void nor_when_a_reaper_helps(void **state)
 	crowd_with(state, 1, FAKE_FD, &attr, SEED + 4);
 }
 
-static void nor_with_two_caches(void **state)
+TEST_BOTH(nor_with_two_caches)
 {
 	struct mrcache_attr attr;
 
@@ -405,7 +405,7 @@ static void *take_and_leave(void *arg)
 	return NULL;
 }
 
-static void there_may_be_more_threads_than_lines_for_their_counts(void **state)
+TEST_BOTH(there_may_be_more_threads_than_lines_for_their_counts)
 {
 	static struct many m;
 	pthread_t threads[MANY];
@@ -445,7 +445,7 @@ static void *one_after_the_other(void *arg)
 	return s;
 }
 
-static void records_of_threads_that_ended_are_used_again(void **state)
+TEST_BOTH(records_of_threads_that_ended_are_used_again)
 {
 	struct mrc_thread *thread;
 	unsigned int records = 0;
@@ -488,7 +488,7 @@ static void *use_both(void *arg)
 	return NULL;
 }
 
-static void a_thread_ends_in_all_its_caches(void **state)
+TEST_BOTH(a_thread_ends_in_all_its_caches)
 {
 	struct scene s[2];
 
@@ -523,7 +523,7 @@ static void wait_until_registered(size_t n)
 	assert_int_equal(fake_registered(NULL), n);
 }
 
-static void the_reaper_deregisters_what_became_stale(void **state)
+TEST_BOTH(the_reaper_deregisters_what_became_stale)
 {
 	struct mrcache_attr attr;
 	struct ibv_mr *held;
@@ -557,7 +557,7 @@ static bool all_end(void)
 	return !fake_registered(NULL);
 }
 
-static void a_reaper_whose_monitor_fails_says_so_and_tries_again(void **state)
+TEST_BOTH(a_reaper_whose_monitor_fails_says_so_and_tries_again)
 {
 	struct mrcache_attr attr;
 	struct scene s;
@@ -578,7 +578,7 @@ static void a_reaper_whose_monitor_fails_says_so_and_tries_again(void **state)
 }
 
 /* Or a key that should be revoked works for ever. */
-static void what_lingers_ends_although_the_monitor_fails(void **state)
+TEST_BOTH(what_lingers_ends_although_the_monitor_fails)
 {
 	struct mrcache_attr attr;
 	struct scene s;
@@ -596,7 +596,7 @@ static void what_lingers_ends_although_the_monitor_fails(void **state)
 }
 
 /* Of any age: what there is when it begins, and what is cached after. */
-static void what_lingers_ends_although_nothing_can_be_polled(void **state)
+TEST_BOTH(what_lingers_ends_although_nothing_can_be_polled)
 {
 	struct mrcache_attr attr;
 	struct scene s;
@@ -616,7 +616,7 @@ static void what_lingers_ends_although_nothing_can_be_polled(void **state)
 }
 
 /* Nor does stale memory stay for ever, and closing ends. */
-static void stale_memory_is_found_although_nothing_can_be_polled(void **state)
+TEST_BOTH(stale_memory_is_found_although_nothing_can_be_polled)
 {
 	struct mrcache_attr attr;
 	struct scene s;
@@ -635,7 +635,7 @@ static void stale_memory_is_found_although_nothing_can_be_polled(void **state)
 	finish(&s);
 }
 
-static void without_a_descriptor_there_is_nothing_to_reap(void **state)
+TEST_BOTH(without_a_descriptor_there_is_nothing_to_reap)
 {
 	struct mrcache_attr attr;
 	struct scene s;
@@ -686,7 +686,7 @@ static void slow_dereg(enum fake_call call, enum fake_when when, void *arg)
 		sched_yield();
 }
 
-static void flush_waits_for_what_others_deregister(void **state)
+TEST_BOTH(flush_waits_for_what_others_deregister)
 {
 	struct slow slow = {.done = false};
 	struct mrcache_attr attr;
@@ -766,7 +766,7 @@ static void *deregister_one(void *arg)
 	return NULL;
 }
 
-static void flush_does_not_wait_for_what_comes_after(void **state)
+TEST_BOTH(flush_does_not_wait_for_what_comes_after)
 {
 	struct relay relay = {.returned = false};
 	pthread_t first;
@@ -795,26 +795,5 @@ static void flush_does_not_wait_for_what_comes_after(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST_BOTH(nothing_stale_is_ever_handed_out),
-		TEST_BOTH(nor_when_addresses_are_used_again),
-		TEST_BOTH(nor_when_limits_evict),
-		TEST_BOTH(nor_when_larger_ranges_serve),
-		TEST_BOTH(nor_when_a_reaper_helps),
-		TEST_BOTH(nor_with_two_caches),
-		TEST_BOTH(
-			there_may_be_more_threads_than_lines_for_their_counts),
-		TEST_BOTH(records_of_threads_that_ended_are_used_again),
-		TEST_BOTH(a_thread_ends_in_all_its_caches),
-		TEST_BOTH(the_reaper_deregisters_what_became_stale),
-		TEST_BOTH(a_reaper_whose_monitor_fails_says_so_and_tries_again),
-		TEST_BOTH(what_lingers_ends_although_the_monitor_fails),
-		TEST_BOTH(what_lingers_ends_although_nothing_can_be_polled),
-		TEST_BOTH(stale_memory_is_found_although_nothing_can_be_polled),
-		TEST_BOTH(without_a_descriptor_there_is_nothing_to_reap),
-		TEST_BOTH(flush_waits_for_what_others_deregister),
-		TEST_BOTH(flush_does_not_wait_for_what_comes_after),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

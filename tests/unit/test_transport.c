@@ -47,7 +47,7 @@ static void begin_contain(struct scene *s, bool page_align)
 	begin_with(s, FAKE_STATES, &attr);
 }
 
-static void without_wishes_it_is_the_same(void **state)
+TEST_BOTH(without_wishes_it_is_the_same)
 {
 	struct ibv_mr *mr, *other;
 	struct scene s;
@@ -71,7 +71,7 @@ static void without_wishes_it_is_the_same(void **state)
 }
 
 /* It does not wait: nothing is called, of the verbs, the monitor, the system. */
-static void only_a_hit(void **state)
+TEST_BOTH(only_a_hit)
 {
 	unsigned int calls;
 	struct ibv_mr *mr;
@@ -97,12 +97,11 @@ static void only_a_hit(void **state)
 	finish(&s);
 }
 
-static void only_what_is_cached(void **state)
+TEST(only_what_is_cached)
 {
 	struct ibv_mr *mr;
 	struct scene s;
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	assert_null(reg_ex(&s, 8, 1, REMOTE, MRCACHE_REG_CACHED));
 	assert_int_equal(errno, EOPNOTSUPP);
@@ -140,7 +139,7 @@ static void alarm_always(enum fake_call call, enum fake_when when, void *arg)
 		fake_alarm(page(8), PAGE);
 }
 
-static void what_is_never_still_is_not_cached(void **state)
+TEST_BOTH(what_is_never_still_is_not_cached)
 {
 	struct scene s;
 
@@ -154,7 +153,7 @@ static void what_is_never_still_is_not_cached(void **state)
 	finish(&s);
 }
 
-static void alone_is_nobody_elses(void **state)
+TEST_BOTH(alone_is_nobody_elses)
 {
 	struct ibv_mr *mr, *alone, *other;
 	struct scene s;
@@ -178,7 +177,7 @@ static void alone_is_nobody_elses(void **state)
 }
 
 /* A key that one asked to outlive its registration is not given to others. */
-static void remote_is_for_those_who_ask(void **state)
+TEST_BOTH(remote_is_for_those_who_ask)
 {
 	struct ibv_mr *kept, *plain;
 	struct scene s;
@@ -210,12 +209,11 @@ static void remote_is_for_those_who_ask(void **state)
 	finish(&s);
 }
 
-static void exact_is_not_larger(void **state)
+TEST(exact_is_not_larger)
 {
 	struct ibv_mr *large, *mr;
 	struct scene s;
 
-	(void)state;
 	begin_contain(&s, true);
 	large = reg_ex(&s, 8, 16, LOCAL, 0);
 	mr = reg_ex(&s, 9, 1, LOCAL, 0);
@@ -244,7 +242,7 @@ static void exact_is_not_larger(void **state)
 	finish(&s);
 }
 
-static void bad_requests_are_refused(void **state)
+TEST(bad_requests_are_refused)
 {
 	struct mrcache_request good = {.size = sizeof(good),
 				       .addr = page(8),
@@ -253,7 +251,6 @@ static void bad_requests_are_refused(void **state)
 			       bad;
 	struct scene s;
 
-	(void)state;
 	begin(&s, FAKE_STATES);
 	good.pd = s.pd;
 	/* With and without a thread that is known. */
@@ -302,7 +299,7 @@ static int wish_in_child(struct scene *s, struct ibv_mr *held)
 	return fake_is_registered(held) ? 0 : 5;
 }
 
-static void a_child_has_nothing(void **state)
+TEST_BOTH(a_child_has_nothing)
 {
 	struct ibv_mr *mr;
 	struct scene s;
@@ -325,7 +322,7 @@ static void a_child_has_nothing(void **state)
 
 /* ---- revoke, info ------------------------------------------------------------------ */
 
-static void revoked_is_not_found(void **state)
+TEST_BOTH(revoked_is_not_found)
 {
 	struct ibv_mr *mr, *other;
 	struct scene s;
@@ -359,13 +356,12 @@ static void revoked_is_not_found(void **state)
 	finish(&s);
 }
 
-static void info_says_what_it_is(void **state)
+TEST(info_says_what_it_is)
 {
 	struct mrcache_info info;
 	struct ibv_mr *mr, *part;
 	struct scene s;
 
-	(void)state;
 	begin_contain(&s, true);
 	mr = reg_ex(&s, 8, 4, REMOTE, MRCACHE_REG_REMOTE);
 	part = reg_ex(&s, 9, 1, REMOTE, MRCACHE_REG_REMOTE);
@@ -402,7 +398,7 @@ static bool readable(int fd)
 	return poll(&p, 1, 0) == 1 && (p.revents & POLLIN);
 }
 
-static void progress_does_what_is_due(void **state)
+TEST_BOTH(progress_does_what_is_due)
 {
 	struct ibv_mr *held;
 	unsigned int calls;
@@ -439,11 +435,10 @@ static void progress_does_what_is_due(void **state)
 	assert_int_equal(mrcache_fd(s.cache), -EINVAL);
 }
 
-static void without_a_monitor_nothing_is_due(void **state)
+TEST(without_a_monitor_nothing_is_due)
 {
 	struct scene s;
 
-	(void)state;
 	begin(&s, NO_MONITOR);
 	assert_int_equal(mrcache_fd(s.cache), -ENODEV);
 	assert_int_equal(mrcache_progress(s.cache), 0);
@@ -477,7 +472,7 @@ static void note_end(void *arg, struct ibv_mr *mr, bool stale)
 	give(e->s, e->nested);
 }
 
-static void the_end_is_told(void **state)
+TEST_BOTH(the_end_is_told)
 {
 	struct ends e = {.n = 0};
 	struct ibv_mr *mr;
@@ -635,13 +630,12 @@ static struct ibv_mr *reg_own(struct scene *s, size_t n, size_t pages)
 	return mr;
 }
 
-static void own_operations_are_cached(void **state)
+TEST(own_operations_are_cached)
 {
 	struct ibv_mr *mr, *other;
 	struct scene s;
 	struct pair p;
 
-	(void)state;
 	begin_own(&s, &p);
 	mr = reg_own(&s, 8, 2);
 	assert_ptr_equal(mr->addr, page(8));
@@ -663,14 +657,13 @@ static void own_operations_are_cached(void **state)
 }
 
 /* One cache, domains with keys and sizes of their own. */
-static void domains_are_apart(void **state)
+TEST(domains_are_apart)
 {
 	struct ibv_pd *first, *second;
 	struct ibv_mr *mr, *other;
 	struct scene s;
 	struct pair p;
 
-	(void)state;
 	begin_own(&s, &p);
 	first = s.pd;
 	second = mrcache_domain_new(&pair_ops, &p);
@@ -687,13 +680,12 @@ static void domains_are_apart(void **state)
 	finish_own(&s);
 }
 
-static void own_failures_are_passed_on(void **state)
+TEST(own_failures_are_passed_on)
 {
 	struct ibv_mr *mr;
 	struct scene s;
 	struct pair p;
 
-	(void)state;
 	begin_own(&s, &p);
 	p.fail = EPERM;
 	errno = 0;
@@ -724,13 +716,12 @@ static void own_failures_are_passed_on(void **state)
 	finish_own(&s);
 }
 
-static void own_operations_nest(void **state)
+TEST(own_operations_nest)
 {
 	struct ibv_mr *mr;
 	struct scene s;
 	struct pair p;
 
-	(void)state;
 	begin_own(&s, &p);
 	p.nest = 100;
 	mr = reg_own(&s, 8, 1);
@@ -740,12 +731,11 @@ static void own_operations_nest(void **state)
 }
 
 /* What dereg registers goes with the domain, or with the cache. */
-static void what_comes_at_the_end_ends_too(void **state)
+TEST(what_comes_at_the_end_ends_too)
 {
 	struct scene s;
 	struct pair p;
 
-	(void)state;
 	begin_own(&s, &p);
 	give(&s, reg_own(&s, 8, 1));
 	p.nest_dereg = 100;
@@ -766,13 +756,12 @@ static void what_comes_at_the_end_ends_too(void **state)
 	no_trouble();
 }
 
-static void only_domains_are_domains(void **state)
+TEST(only_domains_are_domains)
 {
 	struct mrcache_ops bad = pair_ops;
 	struct scene s;
 	struct pair p;
 
-	(void)state;
 	begin_own(&s, &p);
 	errno = 0;
 	assert_null(mrcache_reg_mr(s.cache, fake_pd(0), page(8), PAGE, LOCAL));
@@ -795,28 +784,5 @@ static void only_domains_are_domains(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST_BOTH(without_wishes_it_is_the_same),
-		TEST_BOTH(only_a_hit),
-		TEST(only_what_is_cached),
-		TEST_BOTH(what_is_never_still_is_not_cached),
-		TEST_BOTH(alone_is_nobody_elses),
-		TEST_BOTH(remote_is_for_those_who_ask),
-		TEST(exact_is_not_larger),
-		TEST(bad_requests_are_refused),
-		TEST_BOTH(a_child_has_nothing),
-		TEST_BOTH(revoked_is_not_found),
-		TEST(info_says_what_it_is),
-		TEST_BOTH(progress_does_what_is_due),
-		TEST(without_a_monitor_nothing_is_due),
-		TEST_BOTH(the_end_is_told),
-		TEST(what_comes_at_the_end_ends_too),
-		TEST(own_operations_are_cached),
-		TEST(domains_are_apart),
-		TEST(own_failures_are_passed_on),
-		TEST(own_operations_nest),
-		TEST(only_domains_are_domains),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

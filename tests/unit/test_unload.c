@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A plug-in that has the library in it is unloaded before its threads end. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "support/case.h"
 
-#include <cmocka.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
@@ -45,12 +41,11 @@ static int run(void)
 	return pthread_join(thread, &ret) || ret ? 4 : 0;
 }
 
-static void a_thread_ends_after_the_library_is_gone(void **state)
+CASE(a_thread_ends_after_the_library_is_gone)
 {
 	int status;
 	pid_t pid;
 
-	(void)state;
 	pid = fork();
 	if (!pid) {
 		signal(SIGSEGV, SIG_DFL); /* cmocka's is for its own */
@@ -62,9 +57,5 @@ static void a_thread_ends_after_the_library_is_gone(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_thread_ends_after_the_library_is_gone),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return run_cases(NULL, NULL);
 }

@@ -33,11 +33,10 @@ static void settle(struct scene *s)
 	assert_int_equal(stats(s).verified, 0);
 }
 
-static void a_false_alarm_costs_nothing(void **state)
+TEST(a_false_alarm_costs_nothing)
 {
 	struct scene s;
 
-	(void)state;
 	begin_verifying(&s);
 	settle(&s);
 	for (unsigned int i = 1; i <= 10; i++) {
@@ -50,11 +49,10 @@ static void a_false_alarm_costs_nothing(void **state)
 	finish(&s);
 }
 
-static void a_change_is_refuted(void **state)
+TEST(a_change_is_refuted)
 {
 	struct scene s;
 
-	(void)state;
 	begin_verifying(&s);
 	settle(&s);
 	for (unsigned int i = 1; i <= 3; i++) {
@@ -68,12 +66,11 @@ static void a_change_is_refuted(void **state)
 }
 
 /* Nothing is asked where it is not wanted, or the monitor cannot tell. */
-static void only_on_demand(void **state)
+TEST(only_on_demand)
 {
 	struct mrcache_attr attr;
 	struct scene s;
 
-	(void)state;
 	begin(&s, FAKE_STATES | FAKE_PRINTS);
 	settle(&s);
 	fake_alarm(RANGE);
@@ -92,11 +89,10 @@ static void only_on_demand(void **state)
 }
 
 /* A program whose memory never changes does not pay. */
-static void nothing_is_taken_before_a_change(void **state)
+TEST(nothing_is_taken_before_a_change)
 {
 	struct scene s;
 
-	(void)state;
 	begin_verifying(&s);
 	touch(&s, 8, PAGES);
 	touch(&s, OTHER, 1);
@@ -109,11 +105,10 @@ static void nothing_is_taken_before_a_change(void **state)
 }
 
 /* While what seems to have changed has changed, hardly anything is asked. */
-static void little_is_asked_in_vain(void **state)
+TEST(little_is_asked_in_vain)
 {
 	struct scene s;
 
-	(void)state;
 	begin_verifying(&s);
 	settle(&s);
 	for (unsigned int i = 0; i < 200; i++) {
@@ -136,12 +131,11 @@ static void little_is_asked_in_vain(void **state)
 }
 
 /* As where freed memory is purged beside what is used. */
-static void true_alarms_among_false_ones(void **state)
+TEST(true_alarms_among_false_ones)
 {
 	struct scene s;
 	unsigned int before;
 
-	(void)state;
 	begin_verifying(&s);
 	settle(&s);
 	for (unsigned int round = 0; round < 4; round++) {
@@ -160,11 +154,10 @@ static void true_alarms_among_false_ones(void **state)
 }
 
 /* What is unmapped has other pages: it is revived, and nothing asked. */
-static void what_is_certain_is_not_asked(void **state)
+TEST(what_is_certain_is_not_asked)
 {
 	struct scene s;
 
-	(void)state;
 	begin_verifying(&s);
 	settle(&s);
 	fake_certain(s.monitor);
@@ -177,12 +170,11 @@ static void what_is_certain_is_not_asked(void **state)
 	finish(&s);
 }
 
-static void many_in_few_calls(void **state)
+TEST(many_in_few_calls)
 {
 	struct scene s;
 	unsigned int before;
 
-	(void)state;
 	begin_verifying(&s);
 	settle(&s);
 	for (unsigned int i = 0; i < MANY; i++)
@@ -269,9 +261,8 @@ static void changed_at(enum fake_call call, enum fake_when when,
 	finish(&s);
 }
 
-static void a_change_at_any_step_is_noticed(void **state)
+TEST(a_change_at_any_step_is_noticed)
 {
-	(void)state;
 	for (int when = BEFORE; when <= AFTER; when++) {
 		changed_at(FAKE_VERIFY, (enum fake_when)when, change, false);
 		changed_at(FAKE_VERIFY, (enum fake_when)when, change_and_drain,
@@ -282,12 +273,11 @@ static void a_change_at_any_step_is_noticed(void **state)
 }
 
 /* What is taken in a change is not what is pinned. */
-static void a_change_while_it_is_taken(void **state)
+TEST(a_change_while_it_is_taken)
 {
 	struct scene s;
 	struct at at = {.s = &s, .call = FAKE_WATCH, .act = change_begin};
 
-	(void)state;
 	begin_verifying(&s);
 	touch(&s, OTHER, 1);
 	fake_alarm(page(OTHER), PAGE);
@@ -330,7 +320,7 @@ static void flush_begin(struct at *at)
 }
 
 /* Who asks for the end of registrations gets it. */
-static void what_is_to_end_is_not_put_back(void **state)
+TEST(what_is_to_end_is_not_put_back)
 {
 	struct scene s;
 	struct at at = {.s = &s,
@@ -338,7 +328,6 @@ static void what_is_to_end_is_not_put_back(void **state)
 			.when = DURING,
 			.act = invalidate};
 
-	(void)state;
 	begin_verifying(&s);
 	settle(&s);
 	drain_beside(&at);
@@ -371,7 +360,7 @@ static void another_registers(struct at *at)
 }
 
 /* Of two for the same range one is enough. */
-static void another_was_faster(void **state)
+TEST(another_was_faster)
 {
 	struct scene s;
 	struct at at = {.s = &s,
@@ -379,7 +368,6 @@ static void another_was_faster(void **state)
 			.when = DURING,
 			.act = another_registers};
 
-	(void)state;
 	begin_verifying(&s);
 	settle(&s);
 	drain_beside(&at);
@@ -389,12 +377,11 @@ static void another_was_faster(void **state)
 	finish(&s);
 }
 
-static void what_is_held_ends_with_its_last_hold(void **state)
+TEST(what_is_held_ends_with_its_last_hold)
 {
 	struct ibv_mr *mr;
 	struct scene s;
 
-	(void)state;
 	begin_verifying(&s);
 	settle(&s);
 	mr = reg(&s, 8, PAGES);
@@ -407,12 +394,11 @@ static void what_is_held_ends_with_its_last_hold(void **state)
 }
 
 /* What its holder has is still right, though nobody else gets it. */
-static void what_is_held_is_asked_for(void **state)
+TEST(what_is_held_is_asked_for)
 {
 	struct ibv_mr *mr, *other;
 	struct scene s;
 
-	(void)state;
 	begin_verifying(&s);
 	settle(&s);
 	mr = reg(&s, 8, PAGES);
@@ -469,9 +455,8 @@ static void held_and_changed_at(enum fake_when when, void (*act)(struct at *at),
 	finish(&s);
 }
 
-static void a_change_of_what_is_held_is_noticed(void **state)
+TEST(a_change_of_what_is_held_is_noticed)
 {
-	(void)state;
 	for (int when = BEFORE; when <= AFTER; when++) {
 		held_and_changed_at((enum fake_when)when, change, false);
 		held_and_changed_at((enum fake_when)when, change_and_drain,
@@ -480,11 +465,10 @@ static void a_change_of_what_is_held_is_noticed(void **state)
 	}
 }
 
-static void errors_mean_another_registration(void **state)
+TEST(errors_mean_another_registration)
 {
 	struct scene s;
 
-	(void)state;
 	begin_verifying(&s);
 	settle(&s);
 	fake_fail(FAKE_VERIFY, 1, 1, EIO);
@@ -503,24 +487,5 @@ static void errors_mean_another_registration(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(a_false_alarm_costs_nothing),
-		TEST(a_change_is_refuted),
-		TEST(only_on_demand),
-		TEST(nothing_is_taken_before_a_change),
-		TEST(little_is_asked_in_vain),
-		TEST(true_alarms_among_false_ones),
-		TEST(what_is_certain_is_not_asked),
-		TEST(many_in_few_calls),
-		TEST(a_change_at_any_step_is_noticed),
-		TEST(a_change_while_it_is_taken),
-		TEST(what_is_to_end_is_not_put_back),
-		TEST(another_was_faster),
-		TEST(what_is_held_ends_with_its_last_hold),
-		TEST(what_is_held_is_asked_for),
-		TEST(a_change_of_what_is_held_is_noticed),
-		TEST(errors_mean_another_registration),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

@@ -154,9 +154,8 @@ static void stale_is_told(struct set *s, struct ibv_mr *mr)
 	close_set(s);
 }
 
-static void a_change_at_every_step(void **state)
+TEST(a_change_at_every_step)
 {
-	(void)state;
 	for (unsigned int times = 1; times <= REPINS + 1; times++)
 		for (size_t i = 0; i < STEPS; i++) {
 			struct at at = {steps[i], times, .act = change};
@@ -169,9 +168,8 @@ static void a_change_at_every_step(void **state)
 }
 
 /* A change that begins at one step and ends at a later one, or after all. */
-static void a_change_over_every_two_steps(void **state)
+TEST(a_change_over_every_two_steps)
 {
-	(void)state;
 	for (size_t i = 0; i < STEPS; i++)
 		for (size_t j = i; j <= STEPS; j++) {
 			struct at end = {steps[j % STEPS], j < STEPS,
@@ -200,9 +198,8 @@ static void tell_meanwhile(void *arg)
 	tell(s);
 }
 
-static void a_report_read_too_early_is_told_all_the_same(void **state)
+TEST(a_report_read_too_early_is_told_all_the_same)
 {
-	(void)state;
 	for (size_t i = 1; i < STEPS; i++) {
 		struct set s;
 		struct at at = {steps[i], REPINS + 1, .act = tell_meanwhile,
@@ -214,13 +211,12 @@ static void a_report_read_too_early_is_told_all_the_same(void **state)
 	}
 }
 
-static void what_registering_changes_is_registered_again(void **state)
+TEST(what_registering_changes_is_registered_again)
 {
 	struct at at = {{FAKE_REG, AFTER}, 1, .act = change};
 	struct set s;
 	struct ibv_mr *mr;
 
-	(void)state;
 	open_set(&s);
 	fake_hook(run_at, &at);
 	mr = register_range(&s);
@@ -234,12 +230,11 @@ static void what_registering_changes_is_registered_again(void **state)
 
 /* ---- telling ------------------------------------------------------------------------- */
 
-static void a_change_is_told_once_and_known_until_the_end(void **state)
+TEST(a_change_is_told_once_and_known_until_the_end)
 {
 	struct set s;
 	struct ibv_mr *mr;
 
-	(void)state;
 	open_set(&s);
 	mr = register_range(&s);
 	assert_true(is_valid(&s));
@@ -262,12 +257,11 @@ static void a_change_is_told_once_and_known_until_the_end(void **state)
 	close_set(&s);
 }
 
-static void one_of_two_is_stale(void **state)
+TEST(one_of_two_is_stale)
 {
 	struct set s;
 	struct ibv_mr *old, *new;
 
-	(void)state;
 	open_set(&s);
 	old = register_range(&s);
 	fake_change(RANGE);
@@ -303,12 +297,11 @@ static void drop(void *arg, uintptr_t start, uintptr_t end)
 	cache->told++;
 }
 
-static void the_one_that_is_told_deregisters(void **state)
+TEST(the_one_that_is_told_deregisters)
 {
 	struct set s;
 	struct other_cache cache = {.s = &s};
 
-	(void)state;
 	open_set(&s);
 	cache.mr = register_range(&s);
 	fake_change(RANGE);
@@ -347,13 +340,12 @@ static void let_a_second_ask(void *arg, uintptr_t start, uintptr_t end)
 	assert_false(atomic_load(&second->is_past));
 }
 
-static void nobody_gets_past_who_was_not_told(void **state)
+TEST(nobody_gets_past_who_was_not_told)
 {
 	struct set s;
 	struct second second = {.s = &s};
 	struct ibv_mr *mr;
 
-	(void)state;
 	open_set(&s);
 	mr = register_range(&s);
 	fake_change(RANGE);
@@ -364,12 +356,11 @@ static void nobody_gets_past_who_was_not_told(void **state)
 	close_set(&s);
 }
 
-static void many_are_told(void **state)
+TEST(many_are_told)
 {
 	static struct ibv_mr *mrs[1000];
 	struct set s;
 
-	(void)state;
 	open_set(&s);
 	for (size_t i = 0; i < 1000; i++)
 		mrs[i] = register_range(&s);
@@ -382,12 +373,11 @@ static void many_are_told(void **state)
 
 /* ---- failures -------------------------------------------------------------------------- */
 
-static void what_cannot_be_watched_is_never_valid(void **state)
+TEST(what_cannot_be_watched_is_never_valid)
 {
 	struct set s;
 	struct ibv_mr *mr;
 
-	(void)state;
 	open_set(&s);
 	fake_fail(FAKE_WATCH, 1, 1, ENOSPC);
 	mr = register_range(&s);
@@ -403,13 +393,12 @@ static void what_cannot_be_watched_is_never_valid(void **state)
 	close_set(&s);
 }
 
-static void a_watch_that_cannot_be_armed_again(void **state)
+TEST(a_watch_that_cannot_be_armed_again)
 {
 	struct at at = {{FAKE_REG, AFTER}, 1, .act = change};
 	struct set s;
 	struct ibv_mr *mr;
 
-	(void)state;
 	open_set(&s);
 	fake_hook(run_at, &at);
 	fake_fail(FAKE_REARM, 1, 1, EINTR);
@@ -422,12 +411,11 @@ static void a_watch_that_cannot_be_armed_again(void **state)
 	close_set(&s);
 }
 
-static void a_monitor_that_fails_makes_all_stale(void **state)
+TEST(a_monitor_that_fails_makes_all_stale)
 {
 	struct set s;
 	struct ibv_mr *mr, *other;
 
-	(void)state;
 	open_set(&s);
 	mr = register_range(&s);
 	other = register_range(&s);
@@ -443,11 +431,10 @@ static void a_monitor_that_fails_makes_all_stale(void **state)
 	close_set(&s);
 }
 
-static void registering_fails_as_ever(void **state)
+TEST(registering_fails_as_ever)
 {
 	struct set s;
 
-	(void)state;
 	open_set(&s);
 	fake_fail(FAKE_REG, 1, 1, ENOMEM);
 	errno = 0;
@@ -456,9 +443,8 @@ static void registering_fails_as_ever(void **state)
 	close_set(&s);
 }
 
-static void no_memory_at_any_step(void **state)
+TEST(no_memory_at_any_step)
 {
-	(void)state;
 	for (unsigned int nth = 1;; nth++) {
 		unsigned int before;
 		struct set s;
@@ -479,12 +465,11 @@ static void no_memory_at_any_step(void **state)
 	}
 }
 
-static void deregistering_fails_and_it_stays(void **state)
+TEST(deregistering_fails_and_it_stays)
 {
 	struct set s;
 	struct ibv_mr *mr;
 
-	(void)state;
 	open_set(&s);
 	mr = register_range(&s);
 	fake_fail(FAKE_DEREG, 1, 1, EBUSY);
@@ -498,12 +483,11 @@ static void deregistering_fails_and_it_stays(void **state)
 }
 
 /* Its device was closed, and another registration has its address. */
-static void one_that_was_lost_is_forgotten(void **state)
+TEST(one_that_was_lost_is_forgotten)
 {
 	struct set s;
 	struct ibv_mr *mr, *again;
 
-	(void)state;
 	open_set(&s);
 	fake_reuse_addresses(true);
 	mr = register_range(&s);
@@ -516,11 +500,10 @@ static void one_that_was_lost_is_forgotten(void **state)
 	close_set(&s);
 }
 
-static void a_monitor_without_state_words_is_refused(void **state)
+TEST(a_monitor_without_state_words_is_refused)
 {
 	struct fake_monitor *monitor = fake_monitor_new(0);
 
-	(void)state;
 	errno = 0;
 	assert_null(watched_open(fake_monitor_base(monitor),
 				 fake_verbs.dereg_mr, REPINS));
@@ -528,13 +511,12 @@ static void a_monitor_without_state_words_is_refused(void **state)
 	assert_int_equal(fake_monitors(), 0);
 }
 
-static void a_child_knows_that_it_is_none_of_its(void **state)
+TEST(a_child_knows_that_it_is_none_of_its)
 {
 	struct set s;
 	int status;
 	pid_t pid;
 
-	(void)state;
 	open_set(&s);
 	assert_true(watched_is_owner(s.set));
 	pid = fork();
@@ -617,12 +599,11 @@ static void *use(void *arg)
 	return NULL;
 }
 
-static void threads_are_told_before_they_look(void **state)
+TEST(threads_are_told_before_they_look)
 {
 	pthread_t threads[THREADS], changing;
 	struct set s;
 
-	(void)state;
 	open_set(&s);
 	atomic_store(&stop, false);
 	atomic_store(&changes, 0);
@@ -648,27 +629,5 @@ static void threads_are_told_before_they_look(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(a_change_at_every_step),
-		TEST(a_change_over_every_two_steps),
-		TEST(a_report_read_too_early_is_told_all_the_same),
-		TEST(what_registering_changes_is_registered_again),
-		TEST(a_change_is_told_once_and_known_until_the_end),
-		TEST(one_of_two_is_stale),
-		TEST(the_one_that_is_told_deregisters),
-		TEST(nobody_gets_past_who_was_not_told),
-		TEST(many_are_told),
-		TEST(what_cannot_be_watched_is_never_valid),
-		TEST(a_watch_that_cannot_be_armed_again),
-		TEST(a_monitor_that_fails_makes_all_stale),
-		TEST(registering_fails_as_ever),
-		TEST(no_memory_at_any_step),
-		TEST(deregistering_fails_and_it_stays),
-		TEST(one_that_was_lost_is_forgotten),
-		TEST(a_monitor_without_state_words_is_refused),
-		TEST(a_child_knows_that_it_is_none_of_its),
-		TEST(threads_are_told_before_they_look),
-	};
-
-	return RUN(tests);
+	return run_cases(NULL, NULL);
 }

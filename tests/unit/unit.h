@@ -7,13 +7,8 @@
 #include "fake_monitor.h"
 #include "fake_verbs.h"
 #include "open.h"
+#include "support/case.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 #include <errno.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -22,19 +17,21 @@
 #define SANITIZED 0
 #endif
 
-/* A test that begins with fakes as new ; and twins with and without state words. */
-#define TEST(f) cmocka_unit_test_prestate_setup_teardown(f, fresh, NULL, NULL)
-#define TEST_WITH(f)                                                         \
-	{                                                                    \
-#f "_with_state_words", f, fresh, NULL, (void *)&with_states \
+/* A case that begins with fakes as new; and twins with and without state words. */
+#define TEST(f) CASE(f, .setup_func = fresh)
+#define TWIN(f, suffix, flags)                                          \
+	{                                                               \
+		.name = #f suffix, .test_func = f, .setup_func = fresh, \
+		.initial_state = (void *)&(flags)                       \
 	}
-#define TEST_BARE(f)                                       \
-	{                                                  \
-#f "_without_state_words", f, fresh, NULL, \
-			(void *)&without_states            \
-	}
-#define TEST_BOTH(f) TEST_WITH(f), TEST_BARE(f)
-#define RUN(tests)   cmocka_run_group_tests(tests, NULL, NULL)
+#define TEST_BOTH(f)                                             \
+	static void f(void **state);                             \
+	static const struct CMUnitTest f##_twins[] = {           \
+		TWIN(f, "_with_state_words", with_states),       \
+		TWIN(f, "_without_state_words", without_states), \
+	};                                                       \
+	CASES(f##_twins);                                        \
+	static void f(void **state)
 
 extern const unsigned int with_states, without_states;
 
