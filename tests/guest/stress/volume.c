@@ -70,7 +70,8 @@ struct change {
 	const char *name;
 	int (*make)(const struct place *place); /* 0 or -errno */
 	int advice;				/* if that is NULL */
-	bool optional; /* not in every kernel, or not often */
+	bool optional;	   /* not in every kernel, or not often */
+	const char *needs; /* kernels without this path refuse it */
 };
 
 /* Shared with the other process. */
@@ -309,7 +310,7 @@ static const struct change changes[] = {
 	ADVICE("free", MADV_FREE),
 	ADVICE("pageout", MADV_PAGEOUT),
 	CALL("remove", remove_some),
-	CALL("huge", map_huge),
+	CALL("huge", map_huge, .needs = "/sys/kernel/mm/transparent_hugepage"),
 	ADVICE("collapse", MADV_COLLAPSE, .optional = true),
 	ADVICE("mergeable", MADV_MERGEABLE),
 	ADVICE("unmergeable", MADV_UNMERGEABLE),
@@ -781,13 +782,18 @@ static const struct change *kind_of(unsigned int index)
 				      : &by_other[index - COUNT(changes)];
 }
 
+static bool is_due(const struct change *kind)
+{
+	return !kind->optional && (!kind->needs || !access(kind->needs, F_OK));
+}
+
 static bool is_enough(const void *unused)
 {
 	unsigned int i;
 
 	(void)unused;
 	for (i = 0; i < COUNT(changes) + COUNT(by_other); i++)
-		if (!kind_of(i)->optional && !world->done[i])
+		if (!world->done[i] && is_due(kind_of(i)))
 			return false;
 	return figures.right > 1000 && figures.quiet > 100 &&
 	       figures.own > 100 && figures.hit && figures.events &&
@@ -813,6 +819,7 @@ static void report(void)
 	       figures.armed, figures.again, figures.quiet, figures.unpinned,
 	       figures.right, figures.pages, figures.hit, figures.own, hits(),
 	       late_hits(), figures.events, figures.waited, figures.transient);
+	fflush(stdout); /* for who asks what was not enough */
 }
 
 void volume_run(double seconds)
