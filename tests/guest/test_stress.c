@@ -237,6 +237,25 @@ WIRE(verified, .monitor = "ummunotify", .caches = 2, .reaper = true,
 /* The race can be lost, so that winning it says something. */
 WIRE(naive, .caches = 1, .hold = true, .naive = true);
 
+#define TEST(SCENARIO)                                       \
+	{                                                    \
+#SCENARIO, scenario, NULL, NULL, &(SCENARIO) \
+	}
+
+static const struct CMUnitTest scenarios[] = {
+	TEST(volume),
+	TEST(one_cache),
+	TEST(two_caches),
+	TEST(driver_of_2010),
+	TEST(parts),
+	TEST(many_domains),
+	TEST(one_registration),
+	TEST(little_locked),
+	TEST(verified),
+	TEST(naive),
+};
+CASES(scenarios);
+
 /* --- killed in the middle ---------------------------------------------------------------- */
 
 #define KILL_SHARE 0.25
@@ -316,11 +335,6 @@ static int begin(void **state)
 	return 0;
 }
 
-#define TEST(SCENARIO)                                       \
-	{                                                    \
-#SCENARIO, scenario, NULL, NULL, &(SCENARIO) \
-	}
-
 static void parse(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -344,20 +358,6 @@ static void parse(int argc, char **argv)
 		}
 	}
 }
-
-static const struct CMUnitTest scenarios[] = {
-	TEST(volume),
-	TEST(one_cache),
-	TEST(two_caches),
-	TEST(driver_of_2010),
-	TEST(parts),
-	TEST(many_domains),
-	TEST(one_registration),
-	TEST(little_locked),
-	TEST(verified),
-	TEST(naive),
-};
-CASES(scenarios);
 
 int main(int argc, char **argv)
 {
