@@ -278,7 +278,8 @@ struct mrcache_stats {
 	uint64_t deregistrations; /* successful ibv_dereg_mr() calls */
 	uint64_t repins; /* registrations made again: dirty when pinned */
 	uint64_t invalidations; /* registrations that became stale */
-	uint64_t evictions;	/* idle registrations removed to make room */
+	uint64_t evictions;	/* idle registrations removed to make room, or
+			       because a larger one is made (contain) */
 	uint64_t reg_errors;	/* failed ibv_reg_mr(), after all retries */
 	uint64_t dereg_errors;	/* failed ibv_dereg_mr() */
 	uint64_t retries;	/* ibv_reg_mr() tried again after evicting */

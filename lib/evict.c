@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "evict.h"
 
+#include "lookup.h"
+
 /*
  * A clock: the hand passes over the LIVE ones and takes the first idle one that
  * was not used since it came by last, or the time before if it was hit; or, after
@@ -145,6 +147,27 @@ bool mr_make_room(struct mrcache *cache, size_t length, struct mr **list)
 			return false;
 	}
 	return true;
+}
+
+/* They go together, as a fence may interrupt all threads. */
+#define SUPERSEDED 8u
+
+void mr_supersede(struct mrcache *cache, const struct mr_want *range,
+		  struct mr **list)
+{
+	struct mr *within[2 * SUPERSEDED], *doomed = NULL;
+	uint32_t found = mr_find_within(cache, range, MOST_LOOKS, within,
+					2 * SUPERSEDED);
+
+	if (found < SUPERSEDED)
+		return;
+	for (uint32_t i = 0; i < found; i++) {
+		if (within[i]->state != MR_LIVE || mr_is_held(cache, within[i]))
+			continue;
+		mrc_count(cache, STAT_EVICTIONS);
+		mr_doom(cache, within[i], false, &doomed);
+	}
+	mr_sift(cache, doomed, list);
 }
 
 /* (lock) The next few from *number on; false when there are no more. */

@@ -15,6 +15,14 @@
  */
 bool mr_make_room(struct mrcache *cache, size_t length, struct mr **list);
 
+/*
+ * Ends idle ones that one of this range, which is going to be made, would make
+ * needless (mr_find_within()), as soon as there are some: in each use of a buffer
+ * at a greater length one is left behind.
+ */
+void mr_supersede(struct mrcache *cache, const struct mr_want *range,
+		  struct mr **list);
+
 /* Evicts idle ones of at least this many bytes; false if there is none. */
 bool mr_evict(struct mrcache *cache, uint64_t bytes, uint64_t regs,
 	      struct mr **list);

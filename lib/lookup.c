@@ -88,6 +88,43 @@ bool mr_find_locked(struct mrcache *cache, struct mrc_thread *thread,
 	return false;
 }
 
+static bool is_within(struct mr *mr, const struct mr_want *range)
+{
+	uintptr_t start = atomic_load(&mr->start);
+	size_t length = atomic_load(&mr->length);
+	int access = atomic_load(&mr->access);
+
+	return range->start <= start && length <= range->length &&
+	       start - range->start <= range->length - length &&
+	       atomic_load(&mr->pd) == range->pd &&
+	       (access | MRC_LOCAL_ACCESS) ==
+		       (range->access | MRC_LOCAL_ACCESS) &&
+	       (access & range->access) == access;
+}
+
+uint32_t mr_find_within(struct mrcache *cache, const struct mr_want *range,
+			uint32_t looks, struct mr **within, uint32_t most)
+{
+	/* Its own and those below. */
+	uint64_t orders = atomic_load(&cache->orders) &
+			  ~(~UINT64_C(1) << mr_order_of(range->length));
+	struct mrc_index_iter iter;
+	uint32_t hash, number, found = 0;
+
+	while (next_block(range, &orders, &hash)) {
+		mrc_index_find(&cache->by_range, hash, &iter);
+		while ((number = mrc_index_next(&iter)) != MRC_INDEX_END) {
+			struct mr *mr = mr_of_number(cache, number);
+
+			if (found == most || !looks--)
+				return found;
+			if (is_within(mr, range))
+				within[found++] = mr;
+		}
+	}
+	return found;
+}
+
 struct mr *mr_find_changed(struct mrcache *cache, const struct mr_want *range)
 {
 	struct mrc_index_iter iter;

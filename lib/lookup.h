@@ -63,6 +63,15 @@ bool mr_find_locked(struct mrcache *cache, struct mrc_thread *thread,
  */
 struct mr *mr_find_changed(struct mrcache *cache, const struct mr_want *range);
 
+/*
+ * (lock) LIVE ones that one of this range would make needless, as it serves all
+ * that they do: at most so many, after so many looks. Of those that it may have in
+ * it only the ones filed where it begins are looked at, as those of a buffer that
+ * is used at growing lengths are. One may be there twice. Only with `contain`.
+ */
+uint32_t mr_find_within(struct mrcache *cache, const struct mr_want *range,
+			uint32_t looks, struct mr **within, uint32_t most);
+
 /* (lock) The LIVE or DOOMED one behind an ibv_mr, or NULL. */
 struct mr *mr_find_ibv_locked(struct mrcache *cache, const struct ibv_mr *ibv);
 /* A LIVE one, its life and number, without the lock, or NULL. */

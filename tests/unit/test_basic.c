@@ -769,6 +769,36 @@ TEST_BOTH(what_a_larger_one_served_goes_with_it)
 	finish(&s);
 }
 
+TEST_BOTH(what_a_larger_one_makes_needless_goes)
+{
+	enum { LENGTHS = 8192, STEP = 16, LEFT = 16 };
+	struct ibv_mr *held;
+	struct scene s;
+
+	begin_contain(&s, flags_of(state), false, false);
+	/* What it does not serve: other memory, other access. */
+	assert_false(hits(&s, page(40), PAGE, LOCAL));
+	assert_false(hits(&s, page(0), STEP, IBV_ACCESS_RELAXED_ORDERING));
+	held = mrcache_reg_mr(s.cache, s.pd, page(0), STEP + 1, LOCAL);
+	for (size_t n = 2; n <= LENGTHS; n++) {
+		assert_false(hits(&s, page(0), n * STEP, LOCAL));
+		assert_true(stats(&s).cached <= LEFT);
+	}
+	assert_true(mrcache_valid(s.cache, held));
+	give(&s, held);
+	assert_true(fake_is_registered(held));
+	for (size_t n = 1; n <= LENGTHS; n += 61)
+		assert_true(hits(&s, page(0), n * STEP, LOCAL));
+	assert_true(hits(&s, page(40), PAGE, LOCAL));
+	assert_true(hits(&s, page(0), STEP, IBV_ACCESS_RELAXED_ORDERING));
+	/* Two of the same length are not in each other. */
+	mrcache_flush(s.cache, NULL);
+	for (size_t i = 0; i < 2 * LEFT; i++)
+		assert_false(hits(&s, at(0, i), PAGE, LOCAL));
+	assert_int_equal(stats(&s).cached, 2 * LEFT);
+	finish(&s);
+}
+
 TEST_BOTH(page_align_registers_whole_pages)
 {
 	struct ibv_mr *mr;
