@@ -28,8 +28,10 @@
 #include "memop.h"
 #include "mrcache-fabric.h"
 #include "rdma.h"
+#include "support.h"
 
-#define SIZE   ((size_t)256 << 10)
+/* Four pages at least, for the modes that have ranges in ranges. */
+#define SIZE   (4 * PAGE > 65536 ? 4 * PAGE : (size_t)65536)
 #define ROUNDS 20u
 #define COUNT  "/sys/kernel/tracing/kprobe_profile"
 #define PROBE  "guard_fabric"

@@ -143,7 +143,7 @@ test_guest() {
 	[ "$(tests/vm/prepare --arch "$kernel")" = amd64 ] ||
 		local guest_preset=arm64
 	[ "$guest_preset" = debug ] || name+=-$guest_preset
-	alone "guest${guest_preset#debug}"
+	alone "$name"
 	say "guest tests, $guest_preset, kernel $kernel"
 	build "$guest_preset" build_preset "$guest_preset" || true
 	case $kernel,$guest_preset,${#names[@]} in
@@ -156,26 +156,25 @@ test_guest() {
 		"${but[@]}"
 }
 
-test_kernels() { # KERNEL...
+# Takes one off the list; none is left if it prints nothing.
+next_kernel() {
+	flock build/matrix.lock sed -n -i -e '1w /dev/stdout' -e '1!p' build/matrix
+}
+
+test_queued_kernels() {
 	local kernel
-	for kernel in "$@"; do
+	while kernel=$(next_kernel) && [ -n "$kernel" ]; do
 		prepare_guest || continue
 		test_sparse
 		test_guest
 	done
 }
 
-# Two at a time: those of another processor have a build of their own.
+# Two at a time.
 test_matrix() {
-	local one
-	local -a amd64=() arm64=()
-	for one in "${kernels[@]}"; do
-		[ "$(tests/vm/prepare --arch "$one")" != arm64 ] ||
-			{ arm64+=("$one"); continue; }
-		amd64+=("$one")
-	done
-	[ ${#arm64[@]} = 0 ] || beside test_kernels "${arm64[@]}"
-	test_kernels "${amd64[@]}"
+	printf '%s\n' "${kernels[@]}" >build/matrix
+	[ ${#kernels[@]} = 1 ] || beside test_queued_kernels
+	test_queued_kernels
 }
 
 # Those whose case fails in the guest.
