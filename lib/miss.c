@@ -493,12 +493,13 @@ struct ibv_mr *mrc_miss(struct mrcache *cache, struct mrc_thread *thread,
 	if (!mr)
 		mr = mr_get(cache, &range);
 	if (mr && reason < 0 && !revived) {
-		if (cache->contain)
-			mr_supersede(cache, &range, &list);
-		if (mr_make_room(cache, range.length, &list))
+		if (mr_make_room(cache, range.length, &list)) {
 			mr_account(cache, mr);
-		else
+			if (cache->contain)
+				mr_supersede(cache, &range, &list);
+		} else {
 			reason = MRCACHE_BYPASS_LIMIT;
+		}
 	}
 	pthread_mutex_unlock(&cache->lock);
 	mr_release(cache, list);
