@@ -9,6 +9,10 @@
  * as the first is dirty, and if the last page is still in the page tables
  * after that, the end of the invalidation must be yet to come. Such a round is
  * conclusive; others prove nothing and are tried again.
+ *
+ * Rounds are run in turns on two processors, where both really run at once, and
+ * on one, where the invalidation is idle work: it makes way in its middle, for as
+ * long as it takes to look and to arm, however busy the machine is.
  */
 #include "case.h"
 #include "support.h"
@@ -55,6 +59,7 @@ struct job {
 	size_t bytes;
 	int file;
 	int commands[2];
+	_Atomic pid_t who;
 	_Atomic int done; /* how many calls have returned */
 	_Atomic int failed;
 };
@@ -68,6 +73,7 @@ struct scene {
 	int pagemap;
 	int rounds;
 	int in_vain;
+	bool one_processor;
 	char *outside; /* two pages apart from the range */
 	struct ummunotify_watch_ioctl first;
 };
@@ -91,6 +97,7 @@ static int serve(struct job *job)
 {
 	char byte;
 
+	job->who = gettid();
 	while (get_byte(job->commands[0], &byte)) {
 		if (perform(job))
 			job->failed = errno;
@@ -103,6 +110,36 @@ static void *serve_in_thread(void *argument)
 {
 	serve(argument);
 	return NULL;
+}
+
+/* Both on one processor, where the invalidation makes way; or anywhere. */
+static void take_processors(struct scene *s, bool one)
+{
+	const struct sched_param none = {};
+	cpu_set_t set;
+	int i;
+
+	while (!s->job->who)
+		usleep(100);
+	CPU_ZERO(&set);
+	for (i = 0; i < (one ? 1 : CPU_SETSIZE); i++)
+		CPU_SET(i, &set);
+	assert_int_equal(sched_setaffinity(0, sizeof(set), &set), 0);
+	assert_int_equal(sched_setaffinity(s->job->who, sizeof(set), &set), 0);
+	assert_int_equal(sched_setscheduler(s->job->who,
+					    one ? SCHED_IDLE : SCHED_OTHER,
+					    &none),
+			 0);
+	s->one_processor = one;
+}
+
+/* Lets the invalidation run, if it cannot otherwise. */
+static void let_run(const struct scene *s)
+{
+	if (s->one_processor)
+		usleep(50);
+	else
+		sched_yield();
 }
 
 static int map_range(struct scene *s)
@@ -261,7 +298,15 @@ static void wait_for_start(struct scene *s, int done)
 		if (!umn_clean(&s->u, s->first.slot, s->first.state))
 			return;
 		assert_false(returned);
+		if (s->one_processor)
+			let_run(s);
 	}
+}
+
+static void wait_for_end(const struct scene *s, int done)
+{
+	while (s->job->done == done)
+		let_run(s);
 }
 
 static int find(const struct ummunotify_event *events, int count,
@@ -327,8 +372,7 @@ static bool try_once(struct scene *s)
 	assert_int_equal(
 		umn_watch(s->u.fd, s->outside, PAGE, OUTSIDE, 0, &outside), 0);
 
-	while (s->job->done == done)
-		sched_yield();
+	wait_for_end(s, done);
 	assert_int_equal(s->job->failed, 0);
 	got = umn_drain(s->u.fd, e, 8, &last);
 	assert_true(got >= 0);
@@ -366,6 +410,7 @@ static void armed_in_the_window(void **state)
 
 	assert_int_equal(set_up(&s, *state), 0);
 	for (attempts = 0; hits < WANTED && attempts < ATTEMPTS; attempts++) {
+		take_processors(&s, attempts % 2);
 		conclusive = try_once(&s);
 		learn(&s, conclusive);
 		hits += conclusive;
@@ -393,6 +438,7 @@ CASE(a_short_one_inside_counts_once)
 	assert_int_equal(set_up(&s, &variant), 0);
 	for (attempts = 0; hits < WANTED && attempts < ATTEMPTS; attempts++) {
 		done = s.job->done;
+		take_processors(&s, attempts % 2);
 		prepare(&s);
 		wait_for_start(&s, done);
 		assert_int_equal(
@@ -401,8 +447,7 @@ CASE(a_short_one_inside_counts_once)
 		before = umn_counter(&s.u);
 		assert_int_equal(madvise(s.outside, PAGE, MADV_DONTNEED), 0);
 		conclusive = last_page_present(&s);
-		while (s.job->done == done)
-			sched_yield();
+		wait_for_end(&s, done);
 		assert_int_equal(umn_word(&s.u, w.slot),
 				 w.state | UMMUNOTIFY_KIND_CLEAR);
 		assert_int_equal(umn_counter(&s.u), before + 1);
@@ -480,8 +525,7 @@ CASE(a_long_walk_lets_go)
 		assert_true(umn_counter(&s.u) > before);
 		early |= now < CROWD + 1;
 
-		while (s.job->done == done)
-			sched_yield();
+		wait_for_end(&s, done);
 		assert_int_equal(pending(&s), CROWD + 1);
 		assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL), CROWD + 1);
 		assert_int_equal(umn_unregister(s.u.fd, FIRST), 0);
@@ -517,8 +561,7 @@ CASE(a_reader_beside_a_long_walk)
 		assert_int_equal(umn_read(s.u.fd, events, SOME), SOME);
 		assert_int_equal(pending(&s), CROWD + 1 - SOME);
 		hit = partly > 0 && partly < CROWD + 1;
-		while (s.job->done == done)
-			sched_yield();
+		wait_for_end(&s, done);
 		assert_int_equal(umn_drain(s.u.fd, NULL, 0, NULL),
 				 CROWD + 1 - SOME);
 		assert_int_equal(umn_unregister(s.u.fd, FIRST), 0);
@@ -546,8 +589,7 @@ CASE(armed_behind_a_long_walk)
 		wait_for_start(&s, done);
 		assert_int_equal(umn_rearm(s.u.fd, FIRST, &r), 0);
 		conclusive = last_page_present(&s);
-		while (s.job->done == done)
-			sched_yield();
+		wait_for_end(&s, done);
 		if (conclusive)
 			assert_int_equal(umn_word(&s.u, r.slot),
 					 r.state | UMMUNOTIFY_KIND_CLEAR);
