@@ -132,6 +132,28 @@ TEST_BOTH(what_can_never_fit_passes_through_and_evicts_nothing)
 	finish(&s);
 }
 
+TEST_BOTH(what_can_never_fit_replaces_nothing)
+{
+	enum { MANY = 16 };
+	struct mrcache_attr attr;
+	struct scene s;
+
+	test_attr(&attr);
+	attr.contain = true;
+	attr.max_bytes = 2 * MANY * PAGE;
+	begin_with(&s, flags_of(state), &attr);
+	for (size_t n = 0; n < MANY; n++)
+		give(&s, reg_range(&s, at(0, n), PAGE, LOCAL));
+	touch(&s, 0, 2 * MANY + 1);
+	assert_int_equal(passed(&s, MRCACHE_BYPASS_LIMIT), 1);
+	assert_int_equal(stats(&s).evictions, 0);
+	assert_int_equal(stats(&s).cached, MANY);
+	/* What fits does. */
+	touch(&s, 0, 2);
+	assert_int_equal(stats(&s).cached, 1);
+	finish(&s);
+}
+
 TEST_BOTH(whole_pages_count_as_whole_pages)
 {
 	struct mrcache_attr attr;
