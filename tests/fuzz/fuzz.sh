@@ -72,11 +72,11 @@ fuzz_native() { # SECONDS
 
 # The device, in the guest; the module records where it has been if the kernel
 # lets it.  Then mutants of the driver.
-fuzz_device() { # SECONDS
-	local dir=build/kernel/$kernel-fuzz corpus=tests/fuzz/corpus/device seconds=$1
+fuzz_device() { # SECONDS [KERNEL]
+	local seconds=$1 kernel=${2:-$kernel}
+	local dir=build/kernel/$kernel-fuzz corpus=tests/fuzz/corpus/device
 	local results plan seconds_in_all status mutant
-	alone guest
-	prepare_guest || return 0
+	in_time fuzz/device 10 && prepare_guest || return 0
 	build "fuzz device" build_preset "$guest_preset" fuzz_device || return 0
 	build "module to fuzz" tests/vm/module "$kernel" "$dir" - KCOV_INSTRUMENT=y || return 0
 	start_plan fuzz/device

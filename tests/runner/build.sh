@@ -26,10 +26,12 @@ watch_running() { # DIR
 	[ -z "$unwatched" ] || return 0
 	(
 		trap 'kill "$!" 2>/dev/null; exit 0' TERM
-		before=
+		before= began=$EPOCHSECONDS
 		[ -t 1 ] && every=1 || every=15
 		while sleep "$every" >/dev/null 2>&1 & wait "$!"; do
-			now=$(find "$1" -name '*.running' -printf '%P\t%T@\n' 2>/dev/null |
+			# One that was killed has left its own.
+			now=$(find "$1" -name '*.running' -newermt "@$began" \
+				-printf '%P\t%T@\n' 2>/dev/null |
 				awk -F '\t' -v now="$EPOCHSECONDS" '{ sub(/\.running$/, "", $1) }
 					now - $2 >= 15 { printf "%s %d s, ", $1, now - $2 }')
 			[ -n "$now$before" ] || continue

@@ -156,30 +156,29 @@ test_guest() {
 		"${but[@]}"
 }
 
-# Takes one off the list; none is left if it prints nothing.
-next_kernel() {
-	flock build/matrix.lock sed -n -i -e '1w /dev/stdout' -e '1!p' build/matrix
+test_kernel() { # KERNEL
+	local kernel=$1
+	prepare_guest || return 0
+	test_sparse
+	test_guest
 }
 
-test_queued_kernels() {
-	local kernel
-	while kernel=$(next_kernel) && [ -n "$kernel" ]; do
-		prepare_guest || continue
-		test_sparse
-		test_guest
-	done
+# The kernel that checks itself takes long to build: begun early.
+prepare_debug() {
+	local kernel=debug
+	prepare_guest || true
 }
 
-# Two at a time.
-test_matrix() {
-	printf '%s\n' "${kernels[@]}" >build/matrix
-	[ ${#kernels[@]} = 1 ] || beside test_queued_kernels
-	test_queued_kernels
+test_debug() {
+	local kernel=debug
+	! in_time "tests, kernel debug" 25 || ! prepare_guest || test_guest
 }
 
 # Those whose case fails in the guest.
 test_guest_mutants() {
-	alone guest
+	# That a test finds a mutant does not depend on the kernel.
+	[ "$kernel" = "$default_kernel" ] && prepare_guest || return 0
+	alone guest-mutants
 	say "mutants in the guest, kernel $kernel"
 	build debug build_preset debug tests/guest/all || true
 	run_ctest guest-mutants debug '^guest-mutant$'
@@ -195,7 +194,7 @@ build_shim() {
 test_programs() { # [SUITE]
 	local suite=${1:-} status=0 name=programs skips=none
 	local results=build/results/programs${suite:+-$suite}
-	wanted programs || return 0
+	wanted programs && prepare_guest || return 0
 	alone programs
 	[ -z "$suite" ] || name=stacks
 	# Its UCX has been built without verbs.
@@ -240,22 +239,42 @@ in_time() { # NAME MINUTES
 	return 1
 }
 
-# All that runs on this machine, without a guest.
-test_here() {
-	if part_of unit; then
-		test_unit
-		test_suite valgrind
-		test_suite model
-	fi
-	if part_of native; then test_native "$seconds"; fi
-	if part_of unit; then test_unit_mutants; fi
+# Everything, by two, since one guest leaves half of this machine idle.  What takes
+# longest comes first, and last what may be left out.
+test_all() {
+	local -a parts=("test_kernel $kernel" test_guest_mutants test_programs
+		test_unit_mutants "test_native $seconds" test_unit
+		"test_suite valgrind" "test_suite model")
+	[ -z "$full" ] || parts=(prepare_debug "${parts[@]}"
+		"fuzz_here $((seconds / 2))" test_debug test_debug_mutants
+		"fuzz_device $((seconds / 2)) debug")
+	by_two "${parts[@]}"
 }
 
-# What runs beside the tests in guests, which leave half of this machine idle.
-test_beside() {
-	test_here
-	[ -z "$full" ] || fuzz_here $((seconds / 2))
-	if prepare_guest; then test_programs; fi
+# --- parts, each taken by whoever of two is free
+
+# Takes one off the queue; none is left if it prints nothing.
+next_part() {
+	flock build/queue.lock sed -n -i -e '1w /dev/stdout' -e '1!p' build/queue
+}
+
+take_parts() {
+	local line
+	while line=$(next_part) && [ -n "$line" ]; do
+		# shellcheck disable=SC2086 # a function and its arguments
+		$line
+	done
+}
+
+by_two() { # PART...
+	printf '%s\n' "$@" >build/queue
+	if [ $# = 1 ]; then
+		take_parts
+	else
+		beside take_parts
+		take_parts
+		join_beside
+	fi
 }
 
 # Runs a function beside what follows.  What it prints comes at the end, and its
@@ -266,7 +285,7 @@ beside() { # FUNCTION [ARGUMENT...]
 	rm -f build/beside.counts
 	(
 		trap leave EXIT
-		passed=0 failed=0 skipped=0 jobs=1 unwatched=yes
+		passed=0 failed=0 skipped=0 unwatched=yes
 		"$@"
 		printf '%d %d %d\n' "$passed" "$failed" "$skipped" >build/beside.counts
 	) </dev/null >build/log/beside 2>&1 &

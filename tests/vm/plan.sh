@@ -101,7 +101,7 @@ start_plan() { # NAME
 test_stress() {
 	local name=test_stress label=stress plan results seconds_in_all
 	[ "$kernel" = "$default_kernel" ] || label=stress-$kernel
-	alone guest
+	alone stress
 	start_plan "$label"
 	choose
 	say "stress, $guest_preset, kernel $kernel, $seconds seconds, seed $seed"
@@ -152,7 +152,9 @@ plan_mutant() { # uses $mutant, $tests, $dir
 }
 
 test_debug_mutants() {
-	local label plan results seconds_in_all
+	local kernel=debug label plan results seconds_in_all
+	in_time "mutants, kernel debug" 15 && prepare_guest || return 0
+	alone mutants-debug
 	start_plan mutants-debug
 	say "mutants, kernel $kernel"
 	each_mutant kernel debug kernel_mutant
