@@ -385,8 +385,9 @@ static void valid(const char *name, bool moved)
 struct takers {
 	void *side;
 	struct ibv_mr *mrs[TAKERS];
+	double spent[TAKERS]; /* to give one back */
 	pthread_barrier_t taken, given;
-	bool own; /* who gives back took them itself */
+	bool own; /* each gives back what it took itself */
 	bool over;
 };
 
@@ -395,30 +396,28 @@ struct taker {
 	size_t n;
 };
 
-static void take(struct takers *t, size_t n)
+/* Each has just been woken, whatever it gives back: its caches are as cold. */
+static void *take_and_give(void *arg)
 {
-	t->mrs[n] = side_mrcache_hold(t->side, BASE + n * LENGTH, LENGTH);
-}
-
-static void *take_one(void *arg)
-{
-	struct taker *taker = arg;
+	const struct taker *taker = arg;
 	struct takers *t = taker->all;
+	const size_t n = taker->n, given = t->own ? n : (n + 1) % TAKERS;
+	double start;
 
-	/* Each has used the cache, whoever takes. */
-	take(t, taker->n);
-	side_mrcache_release(t->side, t->mrs[taker->n]);
 	for (;;) {
 		pthread_barrier_wait(&t->given);
 		if (t->over)
 			return NULL;
-		if (!t->own)
-			take(t, taker->n);
+		t->mrs[n] =
+			side_mrcache_hold(t->side, BASE + n * LENGTH, LENGTH);
 		pthread_barrier_wait(&t->taken);
+		start = bench_now();
+		side_mrcache_release(t->side, t->mrs[given]);
+		t->spent[n] = bench_now() - start;
 	}
 }
 
-/* Of 256 threads one gives back what each of them took, or what it took itself. */
+/* Of 256 threads each gives back what it took, or what the next one did. */
 static void give_back(const char *name, bool own)
 {
 	struct takers t = {.side = side_mrcache.open(false), .own = own};
@@ -430,24 +429,19 @@ static void give_back(const char *name, bool own)
 	pthread_barrier_init(&t.given, NULL, TAKERS + 1);
 	for (size_t i = 0; i < TAKERS; i++) {
 		takers[i] = (struct taker){&t, i};
-		if (pthread_create(&threads[i], NULL, take_one, &takers[i]))
+		if (pthread_create(&threads[i], NULL, take_and_give,
+				   &takers[i]))
 			bench_die("no thread");
 	}
-	for (unsigned int r = 0; r < repeats + 1; r++) {
-		double start;
-
+	/* The first for warming up. */
+	for (unsigned int r = 0; r <= repeats + 1; r++) {
+		t.over = r == repeats + 1;
 		pthread_barrier_wait(&t.given);
-		pthread_barrier_wait(&t.taken);
-		for (size_t i = 0; own && i < TAKERS; i++)
-			take(&t, i);
-		start = bench_now();
-		for (size_t i = 0; i < TAKERS; i++)
-			side_mrcache_release(t.side, t.mrs[i]);
-		/* The first for warming up. */
-		samples[r ? r - 1 : 0] = (bench_now() - start) / TAKERS;
+		if (r > 1)
+			samples[r - 2] = bench_median(t.spent, TAKERS);
+		if (!t.over)
+			pthread_barrier_wait(&t.taken);
 	}
-	t.over = true;
-	pthread_barrier_wait(&t.given);
 	for (size_t i = 0; i < TAKERS; i++)
 		pthread_join(threads[i], NULL);
 	side_mrcache.close(t.side);
