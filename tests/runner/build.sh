@@ -26,7 +26,7 @@ watch_running() { # DIR
 	[ -z "$unwatched" ] || return 0
 	(
 		trap 'kill "$!" 2>/dev/null; exit 0' TERM
-		before= began=$EPOCHSECONDS
+		before='' began=$EPOCHSECONDS
 		[ -t 1 ] && every=1 || every=15
 		while sleep "$every" >/dev/null 2>&1 & wait "$!"; do
 			# One that was killed has left its own.
