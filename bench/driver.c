@@ -57,13 +57,22 @@ static double time_watch(struct umn *u, void *addr, size_t length)
 	return bench_now() - start;
 }
 
-/* What a miss on memory that was mapped anew takes: the watch goes elsewhere. */
+/* Makes the kernel tell of the memory, and leaves it mapped but empty. */
+static void change(void *addr, size_t length)
+{
+	if (madvise(addr, length, MADV_DONTNEED))
+		bench_die("cannot discard memory: %s", strerror(errno));
+}
+
+/* What a miss on changed memory takes: its watch was hit, and nobody has read that. */
 static double time_arm(struct umn *u, void *addr, size_t length)
 {
 	struct ummunotify_arm arm =
 		umn_order(2, addr, length, UMMUNOTIFY_ARM_CACHEABLE);
-	double start = bench_now();
+	double start;
 
+	change(addr, length);
+	start = bench_now();
 	if (ioctl(u->fd, UMMUNOTIFY_ARM, &arm))
 		bench_die("cannot arm a watch: %s", strerror(errno));
 	return bench_now() - start;
@@ -91,6 +100,7 @@ static double time_arm_many(struct umn *u, char *addr, unsigned int count)
 		arms[i] = umn_order(100 + i, addr + i * page, page,
 				    UMMUNOTIFY_ARM_CACHEABLE);
 	}
+	change(addr, count * page);
 	start = bench_now();
 	if (umn_arm_many(u->fd, arms, count) != (int)count || arms[0].error ||
 	    arms[count - 1].error)
@@ -195,13 +205,13 @@ static void watch_against_registration(void)
 		bench_die("no device");
 	if (umn_watch(u.fd, NOWHERE, page, 2, 0, &watch))
 		bench_die("cannot watch memory");
-	memset(memory, 1, length);
 	watch_first();
 	drain_at_once();
 	for (unsigned int i = 0; i < rounds + 10; i++) {
 		/* The first ten are for warming up. */
 		unsigned int at = i < 10 ? 0 : i - 10;
 
+		memset(memory, 1, length);
 		registering[at] = time_registration(rdma.pd, memory, length);
 		watching[at] = time_watch(&u, memory, length);
 		nothing[at] = time_nothing(&u);
@@ -260,6 +270,7 @@ static void fingerprint_of(struct umn *u, struct ibv_pd *pd, size_t length,
 	for (unsigned int i = 0; i < times + 3; i++) {
 		unsigned int at = i < 3 ? 0 : i - 3;
 
+		memset(memory, 1, length);
 		registering[at] = time_registration(pd, memory, length);
 		taking[at] = time_fingerprint(u, &fingerprint, &watch.state, 0);
 		verifying[at] = time_fingerprint(u, &fingerprint, &watch.state,
