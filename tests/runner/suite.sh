@@ -295,7 +295,8 @@ beside() { # FUNCTION [ARGUMENT...]
 # shellcheck disable=SC2031
 join_beside() {
 	local p f s
-	timed "the tests beside these" wait "$beside_pid" || true
+	# The shell may have seen it end already.
+	timed "the tests beside these" wait "$beside_pid" 2>/dev/null || true
 	beside_pid=
 	cat build/log/beside
 	if read -r p f s <build/beside.counts; then
