@@ -144,6 +144,8 @@ endif()
 
 # --- under valgrind --------------------------------------------------------------
 
+# It runs one thread at a time, and unless told to be fair the same one again:
+# others may wait for minutes.
 # What it cannot run, and why not.
 set(no_valgrind_test_cli "runs programs, which would be without it")
 set(no_valgrind_test_config "valgrind maps /dev/null, which Linux refuses")
@@ -158,8 +160,8 @@ set(no_valgrind_test_unload "what an unloaded library leaves is lost")
 foreach(name ${unit_programs})
   if(NOT no_valgrind_${name})
     add_tap_test(valgrind/${name} valgrind 300 some valgrind --quiet
-      --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite
-      --show-leak-kinds=definite $<TARGET_FILE:${name}>)
+      --fair-sched=yes --error-exitcode=99 --leak-check=full
+      --errors-for-leak-kinds=definite --show-leak-kinds=definite $<TARGET_FILE:${name}>)
   endif()
 endforeach()
 
