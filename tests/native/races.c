@@ -447,6 +447,8 @@ static void begin(struct change *c)
 	}
 	CHECK(!grows || load(f->counter) > counter, "the counter is still %llu",
 	      (unsigned long long)counter);
+	/* Who arms and pins now has what is about to go. */
+	pause_a_while();
 	for (unsigned int i = 0; i < c->n; i++) {
 		c->versions[i] = add(&pages[c->page + i].changes.version, 1);
 		if (c->replaces)
