@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "spawn.h"
+#include "support/patience.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -72,7 +73,7 @@ static void become(const struct how *how, const char *mode)
 	for (int i = 0; i < 8 && how->environment[i]; i++)
 		putenv((char *)how->environment[i]);
 	set_preload(how);
-	alarm(30);
+	alarm(patience(30));
 	if (how->nobody &&
 	    (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY)))
 		_exit(126);

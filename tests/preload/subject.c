@@ -3,6 +3,7 @@
 #include "fake_device.h"
 #include "fake_ibverbs.h"
 #include "subject.h"
+#include "support/patience.h"
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -90,9 +91,7 @@ static void invalidate(void)
 
 static bool wait_for(bool (*condition)(void))
 {
-	for (int i = 0; i < 2000 && !condition(); i++)
-		usleep(10000);
-	return condition();
+	return COMES(condition(), 20);
 }
 
 /* ---- registering ------------------------------------------------------------------ */
@@ -721,14 +720,14 @@ static void fork_handler(void)
 	pthread_t thread;
 	pid_t pid;
 
-	alarm(60);
+	alarm(patience(60));
 	open_device();
 	CHECK(!pthread_atfork(give_back_before_fork, NULL, NULL));
 	CHECK(!pthread_create(&thread, NULL, register_for_handler, NULL));
 	CHECK(!pthread_join(thread, NULL));
 	pid = fork();
 	if (!pid) {
-		alarm(60);
+		alarm(patience(60));
 		touch();
 		_exit(0);
 	}

@@ -75,18 +75,19 @@ alone() { # PART
 # How long, and a seed to repeat it with, where the caller said nothing.
 choose() { : "${seconds:=60}" "${seed:=$(((RANDOM << 14 | RANDOM >> 1) + 1))}"; }
 
+test_preset() { # PRESET
+	local -a targets=()
+	alone "unit-$1"
+	[[ $1 != [at]san ]] || targets=(tests/unit/all)
+	say "unit tests, $1"
+	# What is not built fails by itself.
+	build "$1" build_preset "$1" "${targets[@]}" || true
+	run_ctest "$1" "$1" '^(unit|preload)$'
+}
+
 test_unit() {
 	local preset
-	local -a targets
-	alone unit
-	for preset in "${presets[@]}"; do
-		targets=()
-		[[ $preset != [at]san ]] || targets=(tests/unit/all)
-		say "unit tests, $preset"
-		# What is not built fails by itself.
-		build "$preset" build_preset "$preset" "${targets[@]}" || true
-		run_ctest "$preset" "$preset" '^(unit|preload)$'
-	done
+	for preset in "${presets[@]}"; do test_preset "$preset"; done
 }
 
 # What is the debug build's alone: valgrind, the models.
@@ -243,8 +244,9 @@ in_time() { # NAME MINUTES
 # longest comes first, and last what may be left out.
 test_all() {
 	local -a parts=("test_kernel $kernel" test_guest_mutants test_programs
-		test_unit_mutants "test_native $seconds" test_unit
-		"test_suite valgrind" "test_suite model")
+		test_unit_mutants "test_native $seconds"
+		"${presets[@]/#/test_preset }" "test_suite valgrind"
+		"test_suite model")
 	[ -z "$full" ] || parts=(prepare_debug "${parts[@]}"
 		"fuzz_here $((seconds / 2))" test_debug test_debug_mutants
 		"fuzz_device $((seconds / 2)) debug")

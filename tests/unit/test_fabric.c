@@ -779,7 +779,7 @@ static void ask_from_another(void)
 
 	pthread_create(&thread, NULL, ask, NULL);
 	clock_gettime(CLOCK_REALTIME, &limit);
-	limit.tv_sec += 10;
+	limit.tv_sec += patience(10);
 	if (!pthread_timedjoin_np(thread, NULL, &limit))
 		return;
 	fake_trouble("notify with a lock held that libfabric waits for");
@@ -831,9 +831,7 @@ TEST(an_entry_while_telling)
 		sem_wait(&is_cleared);
 		assert_true(touch_range(domain, 1, 1));
 		sem_post(&may_go_on);
-		for (int i = 0; i < 1000 && fake_watches(monitor); i++)
-			usleep(10000);
-		assert_int_equal(fake_watches(monitor), 0);
+		assert_true(COMES(!fake_watches(monitor), 10));
 		CHANGE(1, 1);
 		other = open_domain(true);
 		assert_true(touch_range(other, 1, 1));
@@ -1010,9 +1008,7 @@ TEST(the_thread_tells)
 	touch_range(domain, 3, 1);
 	assert_non_null(domain->entries);
 	CHANGE(1, 1);
-	for (int i = 0; i < 1000 && !told; i++)
-		usleep(10000);
-	assert_true(told >= 1);
+	assert_true(COMES(told, 10));
 	finish_fabric();
 }
 
@@ -1029,9 +1025,7 @@ TEST(the_thread_tells_without_poll)
 		touch_range(domain, 1, 1);
 		assert_non_null(domain->entries);
 		CHANGE(1, 1);
-		for (int i = 0; i < 1000 && told < change; i++)
-			usleep(10000);
-		assert_true(told >= change);
+		assert_true(COMES(told >= change, 10));
 	}
 	fake_fail(FAKE_POLL, 0, 0, 0);
 	finish_fabric();

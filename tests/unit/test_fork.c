@@ -41,7 +41,7 @@ static pid_t start_child(fork_fn *how, void (*child)(void *arg), void *arg)
 	pid_t pid = how();
 
 	if (!pid) {
-		alarm(CHILD_SECONDS);
+		alarm(patience(CHILD_SECONDS));
 		child(arg);
 		_exit(0);
 	}
@@ -454,15 +454,6 @@ TEST_BOTH(forking_beside_threads_is_no_problem)
 	finish(&b.f.s);
 }
 
-static void wait_until_registered(size_t n)
-{
-	const struct timespec pause = {.tv_nsec = 1000000};
-
-	for (int i = 0; i < 60000 && fake_registered(NULL) != n; i++)
-		nanosleep(&pause, NULL);
-	assert_int_equal(fake_registered(NULL), n);
-}
-
 TEST_BOTH(the_reaper_is_the_parents_only)
 {
 	struct mrcache_attr attr;
@@ -482,7 +473,7 @@ TEST_BOTH(the_reaper_is_the_parents_only)
 		in_child(ways[way], close_as_a_child, &f);
 	}
 	fake_change(page(1), 1);
-	wait_until_registered(2);
+	COME_REGISTERED(2);
 	assert_true(mrcache_valid(f.s.cache, f.held));
 	give(&f.s, f.held);
 	give(&f.s, f.uncached);
@@ -644,7 +635,7 @@ TEST_BOTH(what_a_fork_ends_is_told_without_a_lock)
 	assert_int_equal(mrcache_on_end(b.s.cache, open_and_close_another, &b),
 			 0);
 	touch(&b.s, 0, 16);
-	alarm(CHILD_SECONDS);
+	alarm(patience(CHILD_SECONDS));
 	in_child(fork, nothing, NULL);
 	alarm(0);
 	assert_true(b.opened);

@@ -76,7 +76,7 @@ static void unlock_heap(void)
 static void begin_heap(struct scene *s, unsigned int flags,
 		       const struct mrcache_attr *attr)
 {
-	alarm(SECONDS);
+	alarm(patience(SECONDS));
 	waits_for_itself = false;
 	begin_with(s, flags, attr);
 	fake_hook(use_heap_in_verb, NULL);
@@ -118,7 +118,7 @@ static void fork_well(struct scene *s, struct ibv_mr *held)
 	int status = -1;
 
 	if (!pid) {
-		alarm(SECONDS);
+		alarm(patience(SECONDS));
 		_exit(!child_is_well(s, held));
 	}
 	assert_true(pid > 0);

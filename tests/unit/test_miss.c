@@ -213,13 +213,6 @@ static int without_a_record(void)
 	return mrcache_flush(s.cache, NULL);
 }
 
-static void wait_until_registered(size_t n)
-{
-	for (int i = 0; i < 30000 && fake_registered(NULL) != n; i++)
-		usleep(1000);
-	assert_int_equal(fake_registered(NULL), n);
-}
-
 static void begin_with_reaper(struct scene *s)
 {
 	struct mrcache_attr attr;
@@ -241,7 +234,7 @@ static int beside_the_reaper(void)
 	for (size_t n = 9; n < 12; n++)
 		touch(&s, n, 1);
 	fake_change(RANGE);
-	wait_until_registered(1);
+	COME_REGISTERED(1);
 	if (!fake_is_registered(held) || stats(&s).stale_held != 1)
 		return 1;
 	give(&s, held);
@@ -269,11 +262,11 @@ static int beside_a_time_limit(void)
 	held = reg_range(&s, page(8), PAGE, REMOTE);
 	for (size_t n = 9; n < 12; n++)
 		give(&s, reg_range(&s, page(n), PAGE, REMOTE));
-	wait_until_registered(1);
+	COME_REGISTERED(1);
 	if (!fake_is_registered(held))
 		return 1;
 	give(&s, held);
-	wait_until_registered(0);
+	COME_REGISTERED(0);
 	return end_some(&s);
 }
 
@@ -362,7 +355,7 @@ TEST(the_reaper_comes_now_and_then)
 			usleep(1000);
 		/* 50, of which a clock may be short. */
 		assert_true(now_ms() - changed >= 45);
-		wait_until_registered(0);
+		COME_REGISTERED(0);
 	}
 	finish(&s);
 }
@@ -440,24 +433,23 @@ TEST(what_waits_for_the_fence_is_not_in_the_way)
 		while (__atomic_load_n(&during_fence, __ATOMIC_ACQUIRE))
 			usleep(1000);
 		assert_true(as_wanted);
-		wait_until_registered(fenced_mr ? 1 : 0);
+		COME_REGISTERED(fenced_mr ? 1 : 0);
 		if (fenced_mr)
 			give(&s, fenced_mr);
-		wait_until_registered(0);
+		COME_REGISTERED(0);
 		assert_int_equal(stats(&s).stale_held, 0);
 		finish(&s);
 	}
 }
 
 static _Atomic bool in_fence, closed;
-static int patience; /* ms */
+static unsigned int longest; /* seconds */
 
 static void let_close(struct scene *s)
 {
 	(void)s;
 	in_fence = true;
-	for (int i = 0; i < patience && !closed; i++)
-		usleep(1000);
+	(void)COMES(closed, longest);
 }
 
 /* Two that the reaper has put aside, until `closed`. */
@@ -473,7 +465,7 @@ static void begin_with_two_aside(struct scene *s, uint64_t max_regs)
 		skip();
 	fenced = s;
 	in_fence = closed = false;
-	patience = 30000;
+	longest = 30;
 	touch(s, 8, 1);
 	touch(s, 9, 1);
 	during_fence = let_close;
@@ -529,7 +521,7 @@ TEST(nor_of_closing)
 		skip();
 	fenced = &s;
 	in_fence = closed = false;
-	patience = 300; /* closing waits for the reaper */
+	longest = 1; /* closing waits for the reaper */
 	touch(&s, 9, 1);
 	during_fence = let_close;
 	fake_change(RANGE);

@@ -514,15 +514,6 @@ TEST_BOTH(a_thread_ends_in_all_its_caches)
 
 /* ---- the reaper ------------------------------------------------------------------------- */
 
-static void wait_until_registered(size_t n)
-{
-	const struct timespec pause = {.tv_nsec = 1000000};
-
-	for (int i = 0; i < 60000 && fake_registered(NULL) != n; i++)
-		nanosleep(&pause, NULL);
-	assert_int_equal(fake_registered(NULL), n);
-}
-
 TEST_BOTH(the_reaper_deregisters_what_became_stale)
 {
 	struct mrcache_attr attr;
@@ -537,7 +528,7 @@ TEST_BOTH(the_reaper_deregisters_what_became_stale)
 		for (size_t n = 1; n < 5; n++)
 			touch(&s, n, 1);
 		fake_change(page(1), 3 * PAGE);
-		wait_until_registered(2);
+		COME_REGISTERED(2);
 	}
 	fake_change(page(0), PAGE);
 	while (stats(&s).stale_held != 1)
@@ -545,16 +536,14 @@ TEST_BOTH(the_reaper_deregisters_what_became_stale)
 	assert_true(fake_is_registered(held));
 	give(&s, held);
 	/* At once, or by the reaper, if that is not through with it. */
-	wait_until_registered(1);
+	COME_REGISTERED(1);
 	finish(&s);
 }
 
 /* Whether all registrations are ended by another thread, in a while. */
 static bool all_end(void)
 {
-	for (int i = 0; i < 10000 && fake_registered(NULL); i++)
-		usleep(1000);
-	return !fake_registered(NULL);
+	return COMES(!fake_registered(NULL), 10);
 }
 
 TEST_BOTH(a_reaper_whose_monitor_fails_says_so_and_tries_again)
@@ -747,9 +736,8 @@ static void relay_dereg(enum fake_call call, enum fake_when when, void *arg)
 		while (atomic_load(&relay->begun) < 2)
 			sched_yield();
 	} else if (nth == 1) {
-		for (int i = 0; i < 5000 && !atomic_load(&relay->returned); i++)
-			usleep(1000);
-		atomic_store(&relay->gave_up, !atomic_load(&relay->returned));
+		atomic_store(&relay->gave_up,
+			     !COMES(atomic_load(&relay->returned), 5));
 	}
 }
 

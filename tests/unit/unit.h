@@ -8,6 +8,7 @@
 #include "fake_verbs.h"
 #include "open.h"
 #include "support/case.h"
+#include "support/patience.h"
 
 #include <errno.h>
 
@@ -54,6 +55,9 @@ struct scene {
 	struct fake_monitor *monitor; /* or NULL */
 	struct ibv_pd *pd;
 };
+
+/* So many registrations are there, or will be soon. */
+#define COME_REGISTERED(n) assert_true(COMES(fake_registered(NULL) == (n), 60))
 
 /* Generous limits, and log lines to where log_lines() finds them. */
 void test_attr(struct mrcache_attr *attr);
