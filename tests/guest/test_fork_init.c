@@ -148,7 +148,11 @@ static void keeps(void)
 	printf("undone %d\n", undone);
 }
 
-/* kB of huge pages behind an address, of either kind. */
+/*
+ * kB of huge pages behind an address, of either kind. Where they lie in tables of
+ * the lowest level, as those of 2 MiB beside pages of 16 KiB, Linux 6.12 may call
+ * private ones shared: it looks at a count that only the level above has.
+ */
 static long huge_pages(const void *addr)
 {
 	unsigned long start, end;
@@ -164,7 +168,8 @@ static long huge_pages(const void *addr)
 				end > (uintptr_t)addr;
 		else if (there &&
 			 (sscanf(line, "AnonHugePages: %ld", &kb) == 1 ||
-			  sscanf(line, "Private_Hugetlb: %ld", &kb) == 1))
+			  sscanf(line, "Private_Hugetlb: %ld", &kb) == 1 ||
+			  sscanf(line, "Shared_Hugetlb: %ld", &kb) == 1))
 			sum += kb;
 	}
 	fclose(f);
