@@ -4,6 +4,7 @@
  * blocking, poll and SIGIO. No report is ever lost, no LAST forgotten.
  */
 #include "case.h"
+#include "patience.h"
 #include "support.h"
 #include "umn.h"
 
@@ -433,7 +434,7 @@ CASE(a_reader_that_faults_delays_nobody)
 	assert_true(wait_blocked(f.tid, SYS_read));
 
 	assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);
-	alarm(10);
+	alarm(patience(10));
 	assert_int_equal(umn_read(s.u.fd, e, 3), 2);
 	alarm(0);
 	assert_int_equal(e[0].type, UMMUNOTIFY_EVENT_TYPE_INVAL);

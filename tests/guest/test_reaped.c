@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "case.h"
 #include "memcg.h"
+#include "patience.h"
 #include "support.h"
 #include "umn.h"
 
@@ -50,7 +51,7 @@ struct scene {
 
 static int read_all(struct scene *s, int armed, int result)
 {
-	const struct timespec limit = {.tv_sec = SECONDS};
+	const struct timespec limit = {.tv_sec = patience(SECONDS)};
 	sigset_t set;
 	char byte;
 	int i;
@@ -123,7 +124,7 @@ static int victim(struct scene *s, int go, int result)
 static bool says_reaped(int kmsg, pid_t pid)
 {
 	struct pollfd fd = {.fd = kmsg, .events = POLLIN};
-	time_t end = time(NULL) + SECONDS;
+	time_t end = time(NULL) + patience(SECONDS);
 	char line[2048], text[64];
 	ssize_t n;
 
