@@ -41,7 +41,8 @@ patched_copy() { # DIR PATCH|- SOURCE...
 # What a mutant of the library is built from.
 # shellcheck disable=SC2034 # for those who source this
 lib_sources=(CMakeLists.txt CMakePresets.json include lib tools bench examples
-	tests/{CMakeLists.txt,tests.cmake,support,unit,preload,guest,fuzz})
+	tests/{CMakeLists.txt,tests.cmake,support,unit,preload,guest}
+	tests/fuzz/*.*) # the corpus is a thousand files
 
 # What stands before the diff of a mutation: `NAME: VALUE`, on one line or more.
 field() { # PATCH NAME DEFAULT
