@@ -17,7 +17,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -469,14 +471,28 @@ static int leave_loaded(void **state)
 	return ret == -EEXIST ? 0 : ret;
 }
 
+static void *invalidate(void *stop)
+{
+	while (!atomic_load((atomic_bool *)stop))
+		madvise(memory + WATCHES * PAGE, PAGE, MADV_DONTNEED);
+	return NULL;
+}
+
+/* Of another thread's invalidations one may be in the driver still. */
 CASE_IN(unload_and_load, read_module, leave_loaded)
 {
+	atomic_bool stop = false;
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, invalidate, &stop), 0);
 	repeat_a_little(loaded_anew);
+	atomic_store(&stop, true);
+	pthread_join(thread, NULL);
 }
 
 int main(void)
 {
-	memory = pages_map(WATCHES);
+	memory = pages_map(WATCHES + 1);
 	if (!memory)
 		abort();
 	return run_cases(NULL, NULL);
