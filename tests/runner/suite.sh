@@ -101,6 +101,11 @@ test_unit_mutants() {
 	test_suite mutant
 }
 
+test_analysis() {
+	say "static analysis"
+	test_suite analysis
+}
+
 test_native() { # [SECONDS]
 	alone native
 	choose
@@ -240,41 +245,46 @@ in_time() { # NAME MINUTES
 	return 1
 }
 
-# Everything, by two, since one guest leaves half of this machine idle.  What takes
-# longest comes first, and last what may be left out.
+# Everything, by two.  What needs a guest stands first, what needs this machine
+# alone last: two guests at once would wait for each other's processors.
 test_all() {
-	local -a parts=("test_kernel $kernel" test_guest_mutants test_programs
-		test_unit_mutants "test_native $seconds"
-		"${presets[@]/#/test_preset }" "test_suite valgrind"
-		"test_suite model")
-	[ -z "$full" ] || parts=(prepare_debug "${parts[@]}"
-		"fuzz_here $((seconds / 2))" test_debug test_debug_mutants
-		"fuzz_device $((seconds / 2)) debug")
-	by_two "${parts[@]}"
+	local -a parts=("test_kernel $kernel" test_guest_mutants test_programs)
+	# The kernel that checks itself takes longest, and is waited for.
+	[ -z "$full" ] || parts+=(test_debug_mutants test_debug
+		"fuzz_device $((seconds / 2)) debug" "fuzz_here $((seconds / 2))")
+	parts+=("${presets[@]/#/test_preset }" "test_native $seconds"
+		"test_suite valgrind" "test_suite model" test_unit_mutants
+		test_analysis)
+	[ -z "$full" ] || parts+=(prepare_debug)
+	by_two 10 "${parts[@]}"
 }
 
 # --- parts, each taken by whoever of two is free
 
-# Takes one off the queue; none is left if it prints nothing.
-next_part() {
-	flock build/queue.lock sed -n -i -e '1w /dev/stdout' -e '1!p' build/queue
+# Takes one off an end of the queue, `1` or `$`; none is left if it prints nothing.
+next_part() { # END
+	flock build/queue.lock sed -n -i -e "$1w /dev/stdout" -e "$1!p" build/queue
 }
 
-take_parts() {
-	local line
-	while line=$(next_part) && [ -n "$line" ]; do
+take_parts() { # END
+	local line began
+	while line=$(next_part "$1") && [ -n "$line" ]; do
+		began=$SECONDS
 		# shellcheck disable=SC2086 # a function and its arguments
 		$line
+		say "$line took $((SECONDS - began)) s"
 	done
 }
 
-by_two() { # PART...
-	printf '%s\n' "$@" >build/queue
-	if [ $# = 1 ]; then
-		take_parts
+# The second takes from the end; the nicer it is, the more of the processors is the
+# first's, as in nice(1).
+by_two() { # NICENESS PART...
+	printf '%s\n' "${@:2}" >build/queue
+	if [ $# = 2 ]; then
+		take_parts 1
 	else
-		beside take_parts
-		take_parts
+		beside "$1" take_parts '$'
+		take_parts 1
 		join_beside
 	fi
 }
@@ -282,13 +292,14 @@ by_two() { # PART...
 # Runs a function beside what follows.  What it prints comes at the end, and its
 # counts.
 # shellcheck disable=SC2030,SC2031 # these counts are its own, and come by a file
-beside() { # FUNCTION [ARGUMENT...]
+beside() { # NICENESS FUNCTION [ARGUMENT...]
 	alone beside # another's counts would be taken for ours
 	rm -f build/beside.counts
 	(
 		trap leave EXIT
 		passed=0 failed=0 skipped=0 unwatched=yes
-		"$@"
+		renice -n "$1" "$BASHPID" >/dev/null
+		"${@:2}"
 		printf '%d %d %d\n' "$passed" "$failed" "$skipped" >build/beside.counts
 	) </dev/null >build/log/beside 2>&1 &
 	beside_pid=$!
