@@ -28,7 +28,7 @@
 #include <unistd.h>
 
 /* How large the range is: it grows when the window is missed. */
-#define LEAST_BYTES (32UL << 20)
+#define LEAST_BYTES (8UL << 20)
 #define MOST_BYTES  (128UL << 20)
 #define PATIENCE    2 /* rounds in vain before it grows */
 
