@@ -21,6 +21,8 @@ read_kernel() { # NAME
 	# Instead: the package with the source, of a kernel that is built here
 	# with the options of kernel.config, ARCH.config and NAME.config.
 	source=
+	# Directories of it that KASAN leaves alone, where the kernel has that.
+	unchecked=()
 	# Whether the matrix has it; empty: no.
 	matrix=yes
 	# Where its build tools do not run on this machine, or want another
