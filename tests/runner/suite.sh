@@ -252,7 +252,7 @@ test_all() {
 	# The kernel that checks itself takes longest, and is waited for.
 	[ -z "$full" ] || parts+=(test_debug_mutants test_debug
 		"fuzz_device $((seconds / 2)) debug" "fuzz_here $((seconds / 2))")
-	parts+=("${presets[@]/#/test_preset }" "test_native $seconds"
+	parts+=("${presets[@]/#/test_preset }" "test_native $given"
 		"test_suite valgrind" "test_suite model" test_unit_mutants
 		test_analysis)
 	[ -z "$full" ] || parts+=(prepare_debug)
