@@ -471,28 +471,44 @@ static int leave_loaded(void **state)
 	return ret == -EEXIST ? 0 : ret;
 }
 
-static void *invalidate(void *stop)
+struct puncher {
+	int file;
+	atomic_bool stop;
+};
+
+/* Holds no lock meanwhile that all else would wait for. */
+static void *punch(void *argument)
 {
-	while (!atomic_load((atomic_bool *)stop))
-		madvise(memory + WATCHES * PAGE, PAGE, MADV_DONTNEED);
+	struct puncher *p = argument;
+
+	while (!atomic_load(&p->stop))
+		fallocate(p->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  0, PAGE);
 	return NULL;
 }
 
 /* Of another thread's invalidations one may be in the driver still. */
 CASE_IN(unload_and_load, read_module, leave_loaded)
 {
-	atomic_bool stop = false;
+	struct puncher p = {.file = memfd_create("punched", MFD_CLOEXEC)};
 	pthread_t thread;
+	void *shared;
 
-	assert_int_equal(pthread_create(&thread, NULL, invalidate, &stop), 0);
+	assert_true(p.file >= 0);
+	assert_int_equal(ftruncate(p.file, PAGE), 0);
+	shared = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, p.file, 0);
+	assert_ptr_not_equal(shared, MAP_FAILED);
+	assert_int_equal(pthread_create(&thread, NULL, punch, &p), 0);
 	repeat_a_little(loaded_anew);
-	atomic_store(&stop, true);
+	atomic_store(&p.stop, true);
 	pthread_join(thread, NULL);
+	munmap(shared, PAGE);
+	close(p.file);
 }
 
 int main(void)
 {
-	memory = pages_map(WATCHES + 1);
+	memory = pages_map(WATCHES);
 	if (!memory)
 		abort();
 	return run_cases(NULL, NULL);

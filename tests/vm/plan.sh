@@ -7,10 +7,10 @@
 #
 # tests/mutations/{kernel,lib}/NAME.patch breaks one promise: see
 # tests/runner/mutant for what stands before the diff, and what is run.  Here are
-# those of a kernel that checks itself, Where: debug, which all of PROGRAM is run
-# on, and what the fuzzers must find:
+# those of a kernel that checks itself, Where: debug, with all of PROGRAM unless
+# a line Case: names one, and what the fuzzers must find:
 #   Log: PATTERN         not the tests find it, but the kernel, and says this
-#   Seconds: N           and is ended after these: what has been said stays
+#   Fatal: PATTERN       or dies of it, so it has a guest of its own
 #   Fuzz: TARGET         this one must find it, too (`./run fuzz`)
 # Those of the driver that its programs must find are in tests/native/mutants.
 
@@ -121,10 +121,30 @@ said() { # LABEL
 	cat "$results/.guest/trouble"
 }
 
-# Adds one to the plan.
+# The kernel dies of it, and leaves no more than its console has.
+fatal_mutant() { # PATTERN DIR; uses $patch, $mutant, $tests
+	local dir=$2 results plan seconds_in_all status=0
+	start_plan "mutant-$mutant"
+	plan_mutant
+	timed "mutant $mutant" boot --fatal >"$plan.log" 2>&1 || status=$?
+	if [ "$status" = 125 ] && grep -qE -e "$1" "$results/console"; then
+		fine "mutant $mutant" "the kernel dies of it"
+	else
+		fail "mutant $mutant" "status $status, not a kernel that died of '$1'" \
+			"$plan.log"
+	fi
+}
+
+# Adds one to the plan, or runs it.
 kernel_mutant() { # uses $patch, $mutant, $tests
-	local dir=build/kernel/$kernel-$mutant
-	! build "mutant $mutant" tests/vm/module "$kernel" "$dir" "$patch" || plan_mutant
+	local dir=build/kernel/$kernel-$mutant fatal
+	build "mutant $mutant" tests/vm/module "$kernel" "$dir" "$patch" || return 0
+	fatal=$(field "$patch" Fatal '')
+	if [ -n "$fatal" ]; then
+		fatal_mutant "$fatal" "$dir"
+	else
+		plan_mutant
+	fi
 }
 
 plan_mutant() { # uses $patch, $mutant, $tests, $dir
@@ -132,13 +152,12 @@ plan_mutant() { # uses $patch, $mutant, $tests, $dir
 	cases=$(field "$patch" Case '')
 	for test in $tests; do
 		read -r _ seconds _ < <(listed "$test")
-		seconds=$(field "$patch" Seconds "$seconds")
 		add_to_plan "$mutant--$test" "$dir/ummunotify.ko" "$seconds" \
 			"${cases:+env MRCACHE_TEST_CASE=$cases }build/$guest_preset/tests/guest/$test"
 	done
 }
 
-# All in one boot, and what the kernel says of one is no trouble but wanted.
+# All but the fatal ones in one boot, and what the kernel says of one is no trouble but wanted.
 test_debug_mutants() {
 	local kernel=debug label name log plan results seconds_in_all status=0
 	in_time "mutants, kernel debug" 15 && prepare_guest || return 0
