@@ -10,6 +10,7 @@
  * are counted there.
  */
 #include "case.h"
+#include "module.h"
 #include "support.h"
 #include "umn.h"
 
@@ -24,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -411,63 +411,21 @@ CASE(kill_the_user)
 	repeat(killed);
 }
 
-static void *module;
-static size_t module_size;
-
-static int read_module(void **state)
-{
-	const char *path = getenv("UMN_MODULE");
-	struct stat st;
-	int fd;
-
-	(void)state;
-	fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-	if (fd < 0 || fstat(fd, &st)) {
-		print_error("no module file (UMN_MODULE)\n");
-		return -1;
-	}
-	module_size = st.st_size;
-	module = malloc(module_size);
-	if (!module || read(fd, module, module_size) != st.st_size)
-		return -1;
-	close(fd);
-	return 0;
-}
-
-static int unload(void)
-{
-	return syscall(SYS_delete_module, "ummunotify", O_NONBLOCK) ? -errno
-								    : 0;
-}
-
-static int load(void)
-{
-	time_t end = time(NULL) + 10;
-
-	if (syscall(SYS_init_module, module, module_size, ""))
-		return -errno;
-	/* devtmpfs makes the node. */
-	while (access(UMN_DEVICE, R_OK) && time(NULL) < end)
-		pause_ms(1);
-	return 0;
-}
-
 static void loaded_anew(int cycle)
 {
 	opened_and_closed(cycle);
-	assert_int_equal(unload(), 0);
+	assert_int_equal(module_unload(), 0);
 	assert_int_equal(access(SLAB CACHE, F_OK), -1);
 	assert_int_equal(access(UMN_DEVICE, F_OK), -1);
-	assert_int_equal(load(), 0);
+	assert_int_equal(module_load(""), 0);
 }
 
 /* The tests after this one want it. */
 static int leave_loaded(void **state)
 {
-	int ret = load();
+	int ret = module_load("");
 
 	(void)state;
-	free(module);
 	return ret == -EEXIST ? 0 : ret;
 }
 
@@ -488,7 +446,7 @@ static void *punch(void *argument)
 }
 
 /* Of another thread's invalidations one may be in the driver still. */
-CASE_IN(unload_and_load, read_module, leave_loaded)
+CASE_IN(unload_and_load, NULL, leave_loaded)
 {
 	struct puncher p = {.file = memfd_create("punched", MFD_CLOEXEC)};
 	pthread_t thread;
