@@ -158,14 +158,15 @@ cmd_fuzz() {
 
 begin_fuzzing() {
 	local name
-	choose
+	choose_seed
+	fuzz_seconds=${seconds:-60}
 	alone fuzz
 	if [ -n "$replay" ]; then
 		name=$(basename "$replay")
 		names=("${name%%-*}")
 	else
 		rm -rf build/results/fuzz
-		say "fuzzing for $seconds seconds, --seed $seed"
+		say "fuzzing for $fuzz_seconds seconds, --seed $seed"
 	fi
 	mkdir -p build/results/fuzz
 }
@@ -173,8 +174,8 @@ begin_fuzzing() {
 # One half is for the device.
 fuzz() {
 	begin_fuzzing
-	fuzz_here $((seconds / 2))
-	! wanted device || fuzz_device $((seconds / 2))
+	fuzz_here $((fuzz_seconds / 2))
+	! wanted device || fuzz_device $((fuzz_seconds / 2))
 }
 
 # What needs no guest.

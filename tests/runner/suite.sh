@@ -72,8 +72,8 @@ alone() { # PART
 	flock "$lock"
 }
 
-# How long, and a seed to repeat it with, where the caller said nothing.
-choose() { : "${seconds:=60}" "${seed:=$(((RANDOM << 14 | RANDOM >> 1) + 1))}"; }
+# A seed to repeat it with, where the caller said none.
+choose_seed() { : "${seed:=$(((RANDOM << 14 | RANDOM >> 1) + 1))}"; }
 
 test_preset() { # PRESET
 	local -a targets=()
@@ -108,7 +108,7 @@ test_analysis() {
 
 test_native() { # [SECONDS]
 	alone native
-	choose
+	choose_seed
 	say "the driver as a program, --seed $seed"
 	# For these alone: the library takes them for settings.
 	MRCACHE_SECONDS=$((${1:-20} / 2)) MRCACHE_SEED=$seed test_suite native
@@ -251,8 +251,9 @@ test_all() {
 	local -a parts=("test_kernel $kernel" test_guest_mutants test_programs)
 	# The kernel that checks itself takes longest, and is waited for.
 	[ -z "$full" ] || parts+=(test_debug_mutants test_debug
-		"fuzz_device $((seconds / 2)) debug" "fuzz_here $((seconds / 2))")
-	parts+=("${presets[@]/#/test_preset }" "test_native $given"
+		"fuzz_device $((fuzz_seconds / 2)) debug"
+		"fuzz_here $((fuzz_seconds / 2))")
+	parts+=("${presets[@]/#/test_preset }" "test_native${seconds:+ $seconds}"
 		"test_suite valgrind" "test_suite model" test_unit_mutants
 		test_analysis)
 	[ -z "$full" ] || parts+=(prepare_debug)
@@ -298,7 +299,8 @@ beside() { # NICENESS FUNCTION [ARGUMENT...]
 	(
 		trap leave EXIT
 		passed=0 failed=0 skipped=0 unwatched=yes
-		renice -n "$1" "$BASHPID" >/dev/null
+		# Nicer than all this is already: less so would be forbidden.
+		renice -n "$(($(nice) + $1))" "$BASHPID" >/dev/null
 		"${@:2}"
 		printf '%d %d %d\n' "$passed" "$failed" "$skipped" >build/beside.counts
 	) </dev/null >build/log/beside 2>&1 &

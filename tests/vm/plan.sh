@@ -58,10 +58,10 @@ boot() { # [OPTION]
 		--results "$results" -- tests/vm/suite "$plan"
 }
 
-boot_plan() { # WHAT [OPTION]
+boot_plan() { # WHAT
 	local status=0
 	[ -s "$plan" ] || return 0
-	timed "$1" boot "${@:2}" || status=$?
+	timed "$1" boot || status=$?
 	if [ "$status" = 0 ]; then
 		pass 1
 	else
@@ -101,10 +101,11 @@ start_plan() { # NAME
 # The program test_stress, for a time and with a seed of the caller's choice.
 test_stress() {
 	local name=test_stress label=stress plan results seconds_in_all
+	local seconds=${seconds:-60}
 	[ "$kernel" = "$default_kernel" ] || label=stress-$kernel
 	alone stress
 	start_plan "$label"
-	choose
+	choose_seed
 	say "stress, $guest_preset, kernel $kernel, $seconds seconds, seed $seed"
 	build "$guest_preset" build_preset "$guest_preset" "$name" || return 0
 	add_to_plan "$name" "$(module)" $((2 * seconds + 600)) \
@@ -157,7 +158,8 @@ plan_mutant() { # uses $patch, $mutant, $tests, $dir
 	done
 }
 
-# All but the fatal ones in one boot, and what the kernel says of one is no trouble but wanted.
+# All but the fatal ones in one boot, and what the kernel says of one is no trouble
+# but wanted.
 test_debug_mutants() {
 	local kernel=debug label name log plan results seconds_in_all status=0
 	in_time "mutants, kernel debug" 15 && prepare_guest || return 0
