@@ -174,7 +174,6 @@ static void operation(void **state)
 	struct memop_buffer b;
 	struct watched w;
 	unsigned int round, asked = 0, same = 0;
-	long wrong;
 
 	make(&b, op, SIZE);
 	watch(&w, b.addr, b.size, UMMUNOTIFY_WATCH_CACHEABLE);
@@ -211,10 +210,7 @@ static void operation(void **state)
 			}
 		}
 		assert_true(clean(&w));
-		wrong = wire_wrong(&wire, w.mr, b.addr, b.size,
-				   memop_seed(op, round),
-				   round % 2 ? WIRE_BY_PEER : WIRE_BY_PROGRAM);
-		assert_int_equal(wrong, 0);
+		assert_int_equal(wire_wrong_of(&wire, w.mr, &b, round), 0);
 		assert_true(clean(&w));
 	}
 	print_message("# %s: asked %u times, %u times the same\n", op->name,

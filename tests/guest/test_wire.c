@@ -17,15 +17,14 @@
 
 #include "wire.h"
 
-#define ROUNDS	  4
-#define SIZE	  MEMOP_MIN_SIZE
-#define PEER_SIZE ((size_t)4 << 20)
+#define ROUNDS 4
+#define SIZE   MEMOP_MIN_SIZE
 
 static struct rdma wire;
 
 static int set_up(void **state)
 {
-	int ret = rdma_open(&wire, PEER_SIZE);
+	int ret = rdma_open(&wire, SIZE);
 
 	(void)state;
 	if (ret)
@@ -57,9 +56,7 @@ static size_t naive_wrong(const struct memop *op)
 	for (round = 0; round < ROUNDS; round++) {
 		if (round)
 			perform(&b);
-		wrong = wire_wrong(&wire, mr, b.addr, b.size,
-				   memop_seed(op, round),
-				   round % 2 ? WIRE_BY_PEER : WIRE_BY_PROGRAM);
+		wrong = wire_wrong_of(&wire, mr, &b, round);
 		assert_true(wrong >= 0);
 		if (!round)
 			assert_int_equal(wrong, 0);
@@ -108,15 +105,11 @@ struct run {
 static struct ibv_mr *use(struct run *run)
 {
 	struct memop_buffer *b = &run->b;
-	enum wire_side side = run->round % 2 ? WIRE_BY_PEER : WIRE_BY_PROGRAM;
 	struct ibv_mr *mr, *again;
-	long wrong;
 
 	mr = mrcache_reg_mr(run->cache, wire.pd, b->addr, b->size, WIRE_REMOTE);
 	assert_non_null(mr);
-	wrong = wire_wrong(&wire, mr, b->addr, b->size,
-			   memop_seed(b->op, run->round), side);
-	assert_int_equal(wrong, 0);
+	assert_int_equal(wire_wrong_of(&wire, mr, b, run->round), 0);
 	assert_true(mrcache_valid(run->cache, mr));
 	again = mrcache_reg_mr(run->cache, wire.pd, b->addr, b->size,
 			       WIRE_REMOTE);

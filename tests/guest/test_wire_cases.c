@@ -419,25 +419,27 @@ CASE(the_memlock_limit_evicts)
 
 /* --- changes that are under way -------------------------------------------------------- */
 
-#define LARGE ((size_t)192 << 20)
+/* What changes at once: twice as much after each change that was over too soon. */
+#define LEAST_CHANGED ((size_t)12 << 20)
+#define MOST_CHANGED  ((size_t)192 << 20)
 /* For three registrations meanwhile; for one, where another thread is slow. */
 #define ATTEMPTS      8
 #define MOST_ATTEMPTS 32
 
-struct large {
+struct change {
 	_Atomic int go;
 	_Atomic int done;
 };
 
-static void *perform_large(void *arg)
+static void *perform_change(void *arg)
 {
-	struct large *large = arg;
+	struct change *change = arg;
 	int ret;
 
-	while (!large->go)
+	while (!change->go)
 		;
 	ret = memop_perform(&buffer);
-	large->done = 1;
+	change->done = 1;
 	return (void *)(intptr_t)ret;
 }
 
@@ -446,26 +448,28 @@ static void *perform_large(void *arg)
  * first. True if that was over before the operation was. In any case the page
  * is right when registered after the operation.
  */
-static bool try_window(struct umn *u, struct large *large)
+static bool try_window(struct umn *u, const struct memop *op, size_t size)
 {
-	char *page = buffer.addr + buffer.size - PAGE_SIZE;
-	struct ummunotify_rearm_ioctl rearm;
+	struct ummunotify_watch_ioctl watch;
+	struct change change = {0};
 	pthread_t thread;
 	struct ibv_mr *mr;
 	bool inside;
 	void *ret;
+	char *page;
 
-	memset(buffer.addr, 1, buffer.size);
-	assert_int_equal(umn_rearm(u->fd, 1, &rearm), 0);
-	large->go = 0;
-	large->done = 0;
-	assert_int_equal(pthread_create(&thread, NULL, perform_large, large),
+	memop_drop(&buffer);
+	assert_int_equal(memop_make(&buffer, op, size), 0);
+	page = buffer.addr + buffer.size - PAGE_SIZE;
+	assert_int_equal(umn_watch(u->fd, buffer.addr, PAGE_SIZE, 1, 0, &watch),
 			 0);
-	large->go = 1;
-	while (umn_clean(u, rearm.slot, rearm.state) && !large->done)
+	assert_int_equal(pthread_create(&thread, NULL, perform_change, &change),
+			 0);
+	change.go = 1;
+	while (umn_clean(u, watch.slot, watch.state) && !change.done)
 		;
 	mr = get_of(page, PAGE_SIZE);
-	inside = mr && !large->done;
+	inside = mr && !change.done;
 	if (mr)
 		put(mr);
 	pthread_join(thread, &ret);
@@ -475,25 +479,25 @@ static bool try_window(struct umn *u, struct large *large)
 	assert_non_null(mr);
 	assert_right_of(mr, page, PAGE_SIZE);
 	put(mr);
+	assert_int_equal(umn_unregister(u->fd, 1), 0);
 	return inside;
 }
 
 static void registered_while_it_changes(void **state)
 {
 	const struct memop *op = memop_find(*state);
-	struct ummunotify_watch_ioctl watch;
-	struct large large = {0};
+	size_t size = LEAST_CHANGED;
 	struct umn u;
 	int i, inside = 0;
 
 	assert_non_null(op);
-	memop_drop(&buffer);
-	assert_int_equal(memop_make(&buffer, op, LARGE), 0);
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
-	assert_int_equal(umn_watch(u.fd, buffer.addr, PAGE_SIZE, 1, 0, &watch),
-			 0);
-	for (i = 0; i < (inside ? ATTEMPTS : MOST_ATTEMPTS) && inside < 3; i++)
-		inside += try_window(&u, &large);
+	for (i = 0; i < (inside ? ATTEMPTS : MOST_ATTEMPTS) && inside < 3; i++) {
+		if (try_window(&u, op, size))
+			inside++;
+		else if (size < MOST_CHANGED)
+			size *= 2;
+	}
 	umn_stop(&u);
 	print_message("# %s: %d registrations of %d were made meanwhile\n",
 		      op->name, inside, i);

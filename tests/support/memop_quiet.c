@@ -240,7 +240,16 @@ static int uffd_protect(struct memop_buffer *b)
 /* --- NUMA ------------------------------------------------------------------ */
 
 #define BALANCING "/proc/sys/kernel/numa_balancing"
-#define DELAY	  "/sys/kernel/debug/sched/numa_balancing/scan_delay_ms"
+#define WAITS	  "/sys/kernel/debug/sched/numa_balancing/"
+
+/*
+ * In milliseconds, where they can be set: until the scheduler first looks at the
+ * memory of a thread that is yet to start, and from one look to the next.
+ */
+static const char *const waits[] = {
+	WAITS "scan_delay_ms",
+	WAITS "scan_period_min_ms",
+};
 
 static int numa_bind(struct memop_buffer *b)
 {
@@ -317,18 +326,23 @@ static int use_processor(struct memop_buffer *b)
 
 static int numa_balancing(struct memop_buffer *b)
 {
-	long long was = memop_number(BALANCING), delay = memop_number(DELAY);
+	long long was = memop_number(BALANCING), waited[COUNT(waits)];
 	char text[32];
 	int ret;
+	size_t i;
 
-	/* The delay, where it can be set, is the one of threads yet to start. */
-	memop_put(DELAY, "1");
+	for (i = 0; i < COUNT(waits); i++) {
+		waited[i] = memop_number(waits[i]);
+		memop_put(waits[i], "1");
+	}
 	ret = memop_put(BALANCING, "1");
 	if (!ret)
 		ret = memop_thread(b, use_processor);
 	memop_put(BALANCING, was > 0 ? "1" : "0");
-	snprintf(text, sizeof(text), "%lld", delay);
-	memop_put(DELAY, delay > 0 ? text : "1000");
+	for (i = 0; i < COUNT(waits); i++) {
+		snprintf(text, sizeof(text), "%lld", waited[i]);
+		memop_put(waits[i], waited[i] > 0 ? text : "1000");
+	}
 	return ret;
 }
 

@@ -29,6 +29,25 @@ long wire_wrong(struct rdma *r, const struct ibv_mr *mr, void *addr,
 	return wrong + memop_wrong(addr, size, answer);
 }
 
+long wire_wrong_of(struct rdma *r, const struct ibv_mr *mr,
+		   const struct memop_buffer *b, unsigned int round)
+{
+	unsigned int seed = memop_seed(b->op, round);
+	enum wire_side side = round % 2 ? WIRE_BY_PEER : WIRE_BY_PROGRAM;
+	size_t end = MEMOP_MIN_SIZE;
+	long first, last;
+
+	if (b->page <= end)
+		return wire_wrong(r, mr, b->addr, b->size, seed, side);
+	if (b->size != b->page)
+		return -EINVAL; /* each would have ends of its own */
+	first = wire_wrong(r, mr, b->addr, end, seed, side);
+	if (first < 0)
+		return first;
+	last = wire_wrong(r, mr, b->addr + b->size - end, end, seed, side);
+	return last < 0 ? last : first + last;
+}
+
 void wire_attr(struct mrcache_attr *attr, const char *monitor)
 {
 	mrcache_attr_init(attr);

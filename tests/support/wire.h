@@ -27,6 +27,13 @@ enum wire_side { WIRE_BY_PROGRAM, WIRE_BY_PEER };
 long wire_wrong(struct rdma *r, const struct ibv_mr *mr, void *addr,
 		size_t size, unsigned int seed, enum wire_side side);
 
+/*
+ * The same for an operation's memory in one of its rounds, which take turns in
+ * who starts. A huge page is replaced as a whole: its two ends stand for it.
+ */
+long wire_wrong_of(struct rdma *r, const struct ibv_mr *mr,
+		   const struct memop_buffer *b, unsigned int round);
+
 /* A cache with this monitor, caching remote access too; NULL with errno. */
 struct mrcache *wire_cache(const char *monitor);
 
