@@ -492,7 +492,8 @@ static void registered_while_it_changes(void **state)
 
 	assert_non_null(op);
 	assert_int_equal(umn_start(&u, UMN_ALL), 0);
-	for (i = 0; i < (inside ? ATTEMPTS : MOST_ATTEMPTS) && inside < 3; i++) {
+	for (i = 0; i < (inside ? ATTEMPTS : MOST_ATTEMPTS) && inside < 3;
+	     i++) {
 		if (try_window(&u, op, size))
 			inside++;
 		else if (size < MOST_CHANGED)

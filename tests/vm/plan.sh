@@ -162,7 +162,7 @@ plan_mutant() { # uses $patch, $mutant, $tests, $dir
 # but wanted.
 test_debug_mutants() {
 	local kernel=debug label name log plan results seconds_in_all status=0
-	in_time "mutants, kernel debug" 15 && prepare_guest || return 0
+	in_time "mutants, kernel debug" 5 && prepare_guest || return 0
 	alone mutants-debug
 	start_plan mutants-debug
 	say "mutants, kernel $kernel"
