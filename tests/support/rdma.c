@@ -100,7 +100,7 @@ static int open_device(struct rdma *r)
 	return choose_gid(r, &port);
 }
 
-static int open_end(struct rdma *r, struct rdma_end *end)
+static int make_qp(struct rdma_end *end)
 {
 	struct ibv_qp_init_attr init = {
 		.qp_type = IBV_QPT_RC,
@@ -109,38 +109,47 @@ static int open_end(struct rdma *r, struct rdma_end *end)
 			.max_send_sge = 1,
 			.max_recv_sge = 1},
 		.sq_sig_all = 1,
+		.send_cq = end->cq,
+		.recv_cq = end->cq,
 	};
 
+	errno = 0;
+	end->qp = ibv_create_qp(end->pd, &init);
+	return end->qp ? 0 : last_error();
+}
+
+static int open_end(struct rdma *r, struct rdma_end *end)
+{
 	errno = 0;
 	if (!end->pd)
 		end->pd = ibv_alloc_pd(r->context);
 	if (!end->pd)
 		return last_error();
 	end->cq = ibv_create_cq(r->context, 8, NULL, NULL, 0);
-	if (!end->cq)
-		return last_error();
-	init.send_cq = end->cq;
-	init.recv_cq = end->cq;
-	end->qp = ibv_create_qp(end->pd, &init);
-	return end->qp ? 0 : last_error();
+	return end->cq ? make_qp(end) : last_error();
+}
+
+static int drop_qp(struct rdma_end *end)
+{
+	int error = end->qp ? ibv_destroy_qp(end->qp) : 0;
+
+	if (!error)
+		end->qp = NULL;
+	return -error;
 }
 
 static int connect_end(struct rdma *r, struct rdma_end *end,
 		       const struct rdma_end *to)
 {
-	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RESET};
-	int error = ibv_modify_qp(end->qp, &attr, IBV_QP_STATE);
-
-	if (error)
-		return -error;
-	attr = (struct ibv_qp_attr){
+	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_INIT,
 		.port_num = PORT,
 		.qp_access_flags = ACCESS,
 	};
-	error = ibv_modify_qp(end->qp, &attr,
-			      IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT |
-				      IBV_QP_ACCESS_FLAGS);
+	int error = ibv_modify_qp(end->qp, &attr,
+				  IBV_QP_STATE | IBV_QP_PKEY_INDEX |
+					  IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+
 	if (error)
 		return -error;
 	attr = (struct ibv_qp_attr){
@@ -181,6 +190,23 @@ static int connect_ends(struct rdma *r)
 	int ret = connect_end(r, &r->local, &r->remote);
 
 	return ret ? ret : connect_end(r, &r->remote, &r->local);
+}
+
+/*
+ * With new queue pairs, after an error. One that rxe resets while it answers a READ
+ * goes on with that answer, which is no more, and refuses whatever comes.
+ */
+static int connect_anew(struct rdma *r)
+{
+	int ret = drop_qp(&r->local);
+
+	if (!ret)
+		ret = drop_qp(&r->remote);
+	if (!ret)
+		ret = make_qp(&r->local);
+	if (!ret)
+		ret = make_qp(&r->remote);
+	return ret ? ret : connect_ends(r);
 }
 
 static int make_peer(struct rdma *r, size_t size)
@@ -243,10 +269,8 @@ int rdma_join(struct rdma *r, const struct rdma *other, size_t peer_size)
 
 static int close_end(struct rdma_end *end)
 {
-	int error = 0;
+	int error = -drop_qp(end);
 
-	if (end->qp)
-		error = ibv_destroy_qp(end->qp);
 	if (end->cq && !error)
 		error = ibv_destroy_cq(end->cq);
 	if (end->pd && !error)
@@ -328,6 +352,8 @@ static int transfer(struct rdma *r, struct rdma_end *end,
 
 	if (sge.length > r->peer_size)
 		return -EMSGSIZE;
+	if (!end->qp)
+		return -ENOTCONN;
 	error = ibv_post_send(end->qp, &wr, &bad);
 	if (error) {
 		fprintf(stderr, "rdma: posting: %s\n", strerror(error));
@@ -336,7 +362,7 @@ static int transfer(struct rdma *r, struct rdma_end *end,
 	ret = await(end->cq);
 	if (!ret)
 		return 0;
-	error = connect_ends(r);
+	error = connect_anew(r);
 	if (error)
 		fprintf(stderr, "rdma: cannot connect again: %s\n",
 			strerror(-error));
